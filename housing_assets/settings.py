@@ -1,0 +1,87 @@
+"""Settings of the asset graph, read from the environment (and `.env`) on request, never on import.
+
+The names are the project's one spelling everywhere; `.env.example` lists them all.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PLACEHOLDERS = frozenset({"changeme", "change-me", "todo", "xxx", "none", "null"})
+
+
+class Deployment(StrEnum):
+    """Where the graph runs: values differ between deployments, code does not."""
+
+    LOCAL = "local"
+    GCP = "gcp"
+
+
+def is_placeholder(value: str) -> bool:
+    """Whether a value is an unfilled template (`your-…`, `<…>`, `changeme`) or blank."""
+    text = value.strip().lower()
+    return not text or text in PLACEHOLDERS or text.startswith(("your-", "your_", "<"))
+
+
+class Settings(BaseSettings):
+    """Values of one deployment.
+
+    Raises:
+        pydantic.ValidationError: a value is missing, malformed or an unfilled placeholder;
+            the message names the variable and what to set it to.
+    """
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore")
+
+    deployment: Deployment = Field(Deployment.LOCAL, validation_alias="HOUSING_DEPLOYMENT")
+    home: Path = Field(Path(".housing"), validation_alias="HOUSING_HOME")
+    source_uri: str | None = Field(None, validation_alias="HOUSING_SOURCE_URI")
+    source_sha256: str | None = Field(None, validation_alias="HOUSING_SOURCE_SHA256")
+    gcp_project_id: str | None = Field(None, validation_alias="GCP_PROJECT_ID")
+    gcs_bucket_name: str | None = Field(None, validation_alias="GCS_BUCKET_NAME")
+    gcp_region: str = Field("us-central1", validation_alias="GCP_REGION")
+    mlflow_tracking_uri: str | None = Field(None, validation_alias="MLFLOW_TRACKING_URI")
+    mlflow_model_name: str = Field("housing_price_model", validation_alias="MLFLOW_MODEL_NAME")
+    wandb_api_key: SecretStr | None = Field(None, validation_alias="WANDB_API_KEY")
+    wandb_project: str = Field("housing-mlops-gcp", validation_alias="WANDB_PROJECT")
+    wandb_entity: str | None = Field(None, validation_alias="WANDB_ENTITY")
+
+    @model_validator(mode="after")
+    def _deployment_is_complete(self) -> Self:
+        problems = self._placeholder_problems()
+        if self.deployment is Deployment.GCP:
+            required = {
+                "GCP_PROJECT_ID": (self.gcp_project_id, "the project that owns the bucket"),
+                "GCS_BUCKET_NAME": (self.gcs_bucket_name, "an existing bucket, without gs://"),
+                "MLFLOW_TRACKING_URI": (self.mlflow_tracking_uri, "the tracking server's http(s) URL"),
+            }
+            problems += [
+                f"{name} is not set: set it to {meaning} (HOUSING_DEPLOYMENT=gcp needs it)"
+                for name, (value, meaning) in required.items()
+                if value is None
+            ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _placeholder_problems(self) -> list[str]:
+        problems = []
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            text = value.get_secret_value() if isinstance(value, SecretStr) else value
+            if isinstance(text, str) and is_placeholder(text):
+                problems.append(
+                    f"{field.validation_alias} holds a blank or placeholder value: "
+                    "set a real one or remove it"
+                )
+        return problems
+
+    @property
+    def storage_root(self) -> str:
+        """The storage root: `gs://bucket` or the absolute path of the local folder."""
+        if self.deployment is Deployment.GCP:
+            return f"gs://{self.gcs_bucket_name}"
+        return str((self.home / "storage").resolve())
