@@ -6,7 +6,23 @@ BIN    := $(VENV)/bin
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[36m%-8s\033[0m %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  \033[36m%-8s\033[0m %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: setup ## Train on the packaged table, register the model, serve it and ask for one price
+	@$(BIN)/housing demo
+
+.PHONY: up
+up: setup ## Start MLflow, the Dagster UI and daemon, and the API
+	@$(BIN)/housing up
+
+.PHONY: down
+down: setup ## Stop what `make up` started
+	@$(BIN)/housing down
+
+.PHONY: serve
+serve: setup ## Run the prediction service alone, on PORT
+	@$(BIN)/housing serve
 
 .PHONY: setup
 setup: $(VENV)/.installed ## Create the virtual environment from the hashed lock
@@ -24,10 +40,16 @@ test: setup ## Run the tests with branch coverage
 	@$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
 
 .PHONY: check
-check: setup ## Lint, format, strict types, import contracts
+check: setup ## Lint, format, strict types, import contracts, and that Dagster can load the graph
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/dagster definitions validate
+
+.PHONY: bench
+bench: setup ## Measure the stages of training, with a named peer for each, as ratios
+	@$(BIN)/python -m benchmarks
 
 .PHONY: format
 format: setup ## Format the code and mend what the linter can

@@ -7,10 +7,18 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
+from dotenv import load_dotenv
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PLACEHOLDERS = frozenset({"changeme", "change-me", "todo", "xxx", "none", "null"})
+
+
+class Executor(StrEnum):
+    """How the steps of a run execute: a step in its own process costs seconds."""
+
+    IN_PROCESS = "in_process"
+    MULTIPROCESS = "multiprocess"
 
 
 class Deployment(StrEnum):
@@ -44,10 +52,24 @@ class Settings(BaseSettings):
     gcs_bucket_name: str | None = Field(None, validation_alias="GCS_BUCKET_NAME")
     gcp_region: str = Field("us-central1", validation_alias="GCP_REGION")
     mlflow_tracking_uri: str | None = Field(None, validation_alias="MLFLOW_TRACKING_URI")
+    mlflow_experiment: str = Field("housing-price", validation_alias="MLFLOW_EXPERIMENT_NAME")
     mlflow_model_name: str = Field("housing_price_model", validation_alias="MLFLOW_MODEL_NAME")
     wandb_api_key: SecretStr | None = Field(None, validation_alias="WANDB_API_KEY")
     wandb_project: str = Field("housing-mlops-gcp", validation_alias="WANDB_PROJECT")
     wandb_entity: str | None = Field(None, validation_alias="WANDB_ENTITY")
+    executor: Executor = Field(Executor.IN_PROCESS, validation_alias="HOUSING_EXECUTOR")
+    port: int = Field(8080, ge=1, le=65535, validation_alias="PORT")
+    dagster_port: int = Field(3000, ge=1, le=65535, validation_alias="DAGSTER_PORT")
+    mlflow_port: int = Field(5000, ge=1, le=65535, validation_alias="MLFLOW_PORT")
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read `.env` into the environment (what is set there already wins), then the settings.
+
+        Libraries that read their own names (`WANDB_API_KEY`, `STORAGE_EMULATOR_HOST`) then see them too.
+        """
+        load_dotenv(".env", override=False)
+        return cls()
 
     @model_validator(mode="after")
     def _deployment_is_complete(self) -> Self:
@@ -85,3 +107,13 @@ class Settings(BaseSettings):
         if self.deployment is Deployment.GCP:
             return f"gs://{self.gcs_bucket_name}"
         return str((self.home / "storage").resolve())
+
+    @property
+    def tracking_uri(self) -> str:
+        """The MLflow tracking and registry URI: the server's, or the embedded SQLite store."""
+        return self.mlflow_tracking_uri or f"sqlite:///{(self.home / 'mlflow' / 'mlflow.db').resolve()}"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Folder of the Dagster instance."""
+        return (self.home / "dagster").resolve()

@@ -1,0 +1,192 @@
+"""`registered_model`: refit, scored once on `test_set`, exported as a bundle and registered in MLflow."""
+
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+from pydantic import Field
+from sklearn.pipeline import Pipeline
+
+from housing_assets.ml import plots
+from housing_assets.ml.cleaning import content_hash
+from housing_assets.ml.export import PARITY_TOLERANCE, check_parity
+from housing_assets.ml.report import StepReport
+from housing_assets.ml.selection import prepare_folds
+from housing_assets.ml.sweep import BestParams
+from housing_assets.ml.training import (
+    Evaluation,
+    evaluate,
+    feature_importances,
+    fit_model,
+    residual_interval,
+)
+from housing_assets.model_card import ModelCard, git_commit
+from housing_assets.registration import Candidate, load_bundle, register
+from housing_assets.registry import RegistryResource
+from housing_assets.resources import StorageResource
+from housing_assets.snapshot_asset import blocking_check, snapshot_asset
+from housing_assets.tracking import TrackingResource, finish_step
+from housing_serving.features import RAW_FEATURES
+
+# Floors of any model worth storing, on the test set; what may replace production is decided elsewhere.
+METRIC_FLOORS = {"r2": 0.70}
+METRIC_CEILINGS = {"mape": 25.0}
+
+
+class RegistrationConfig(dg.Config):
+    """Settings of the final fit."""
+
+    interval_level: float = Field(
+        default=0.9, gt=0, lt=1, description="Share of prices the interval is built to cover."
+    )
+    n_folds: int = Field(default=3, ge=2, description="Folds that give the residuals of the interval.")
+    random_state: int = Field(default=42, description="Seed of the model and the folds.")
+
+
+@snapshot_asset(group="training", kinds={"scikitlearn", "mlflow", "onnx"}, stored_at=None)
+def registered_model(
+    context: dg.AssetExecutionContext,
+    config: RegistrationConfig,
+    train_set: pd.DataFrame,
+    test_set: pd.DataFrame,
+    preprocessing_pipeline: Pipeline,
+    sweep_result: dict[str, Any],
+    tracking: TrackingResource,
+    registry: RegistryResource,
+    storage: StorageResource,
+) -> dg.MaterializeResult[None]:
+    """A model version: fitted on the training rows, scored once on the test rows, ready to serve.
+
+    One materialization is one immutable version in MLflow and one bundle under
+    `models/<name>/<version>/`; `staging` points to the newest.
+    """
+    with tracking.step(context, job_type="model_registration", artifact_type="model") as step:
+        best = BestParams.model_validate(sweep_result)
+        candidate = fit_candidate(context, config, best, train_set, test_set, preprocessing_pipeline)
+        step.log(registration_report(candidate))
+        registered = register(
+            candidate, step.mlflow_run_id, registry.registry(), storage.store(), is_active(context)
+        )
+    finish_step(context.run.run_id, "registered_model", registered.bundle)
+    return dg.MaterializeResult(
+        metadata={
+            **step.metadata,
+            "model_version": dg.MetadataValue.int(registered.version),
+            "algorithm": best.model_type,
+            "description": dg.MetadataValue.md(candidate.card.description(registered.bundle.uri)),
+            "dagster/uri": registered.bundle.uri,
+            "parity_max_difference": registered.parity,
+        },
+        data_version=dg.DataVersion(registered.bundle.sha256),
+    )
+
+
+def fit_candidate(
+    context: dg.AssetExecutionContext,
+    config: RegistrationConfig,
+    best: BestParams,
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    preprocessing: Pipeline,
+) -> Candidate:
+    """Fit on the training rows, build the interval from their folds, and score the test rows once."""
+    seed = config.random_state
+    pipeline = fit_model(preprocessing, train, best.model_type, best.hyperparameters, seed)
+    folds = prepare_folds(train, config.n_folds, seed)
+    interval = residual_interval(folds, best.model_type, best.hyperparameters, seed, config.interval_level)
+    evaluation = evaluate(pipeline, test, interval)
+    card = ModelCard(
+        best=best,
+        test_metrics=evaluation.metrics,
+        coverage=evaluation.coverage,
+        interval_level=config.interval_level,
+        features=tuple(preprocessing.named_steps["encoder"].get_feature_names_out()),
+        snapshot=context.partition_key,
+        train_hash=content_hash(train),
+        test_hash=content_hash(test),
+        commit=git_commit(),
+        dagster_run_id=context.run.run_id,
+    )
+    return Candidate(pipeline, train, test, interval, evaluation, card)
+
+
+def registration_report(candidate: Candidate) -> StepReport:
+    """Parameters, test metrics, errors by segment and plots of one candidate."""
+    card, evaluation = candidate.card, candidate.evaluation
+    importances = feature_importances(candidate.pipeline)
+    return StepReport(
+        params={
+            "model_type": card.best.model_type,
+            "n_features": len(card.features),
+            "sweep_id": card.best.sweep_id,
+            **card.best.hyperparameters,
+        },
+        metrics={**evaluation.metrics, "interval_coverage": evaluation.coverage},
+        tables={"error_by_ocean_proximity": evaluation.by_category, "importances": importances},
+        figures=evaluation_plots(evaluation, importances),
+        texts={"model_card.md": card.description("(not yet stored)")},
+    )
+
+
+def evaluation_plots(evaluation: Evaluation, importances: pd.DataFrame) -> dict[str, bytes]:
+    """Importances, residuals on the map, and predictions against published values."""
+    return {
+        "feature_importance": plots.feature_importances(importances),
+        "residual_map": plots.residual_map(evaluation.predictions),
+        "predicted_vs_actual": plots.predicted_vs_actual(evaluation.predictions),
+    }
+
+
+@blocking_check(registered_model, "The test metrics clear the floors of any model worth serving.")
+def metrics_clear_the_floor(
+    context: dg.AssetCheckExecutionContext, registry: RegistryResource
+) -> dg.AssetCheckResult:
+    """R² and MAPE of the version registered for this snapshot, against named floors."""
+    version = registry.registry().newest_of_snapshot(context.partition_key)
+    scores = {name: float(version.tags[name]) for name in (*METRIC_FLOORS, *METRIC_CEILINGS)}
+    problems = [
+        f"{n} {scores[n]:.4f} below {floor}" for n, floor in METRIC_FLOORS.items() if scores[n] < floor
+    ]
+    problems += [f"{n} {scores[n]:.4f} above {top}" for n, top in METRIC_CEILINGS.items() if scores[n] > top]
+    return dg.AssetCheckResult(
+        passed=not problems,
+        description=f"version {version.version}: {'; '.join(problems) or 'all floors cleared'}",
+        metadata={**scores, "model_version": int(version.version)},
+    )
+
+
+@blocking_check(
+    registered_model,
+    "The stored bundle prices every training row as the logged pipeline does.",
+    additional_ins={"train_set": dg.AssetIn("train_set")},
+)
+def bundle_matches_the_pipeline(
+    context: dg.AssetCheckExecutionContext,
+    train_set: pd.DataFrame,
+    registry: RegistryResource,
+    storage: StorageResource,
+) -> dg.AssetCheckResult:
+    """Read the bundle back from storage and the pipeline from MLflow, and compare to the cent."""
+    models = registry.registry()
+    version = int(models.newest_of_snapshot(context.partition_key).version)
+    bundle = load_bundle(storage.store(), models.name, version)
+    parity = check_parity(bundle, models.load_model(version), train_set[list(RAW_FEATURES)])
+    return dg.AssetCheckResult(
+        passed=parity.max_abs_difference <= PARITY_TOLERANCE,
+        description=(
+            f"version {version}: largest difference ${parity.max_abs_difference:.6f} "
+            f"over {parity.rows:,} rows"
+        ),
+        metadata={"max_abs_difference": parity.max_abs_difference, "rows": parity.rows},
+    )
+
+
+def is_active(context: dg.AssetExecutionContext) -> Callable[[str], bool]:
+    """Whether a Dagster run id belongs to a run that has not ended."""
+
+    def active(run_id: str) -> bool:
+        run = context.instance.get_run_by_id(run_id)
+        return run is not None and not run.is_finished
+
+    return active

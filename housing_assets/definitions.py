@@ -1,0 +1,41 @@
+"""What Dagster loads: assets, checks, jobs, schedules, sensors and the resources of the deployment.
+
+`build_definitions` takes overrides, so tests replace values instead of patching.
+"""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from housing_assets import assets
+from housing_assets.deployments import build_executor, build_resources
+from housing_assets.jobs import training_job
+from housing_assets.schedules import weekly_training
+from housing_assets.sensors import SENSORS
+from housing_assets.settings import Settings
+
+
+def build_definitions(
+    settings: Settings, resource_overrides: Mapping[str, object] | None = None
+) -> dg.Definitions:
+    """The whole code location for one deployment."""
+    return dg.Definitions(
+        assets=dg.load_assets_from_package_module(assets),
+        asset_checks=dg.load_asset_checks_from_package_module(assets),
+        jobs=[training_job],
+        schedules=[weekly_training],
+        sensors=SENSORS,
+        resources={**build_resources(settings), **(resource_overrides or {})},
+        executor=build_executor(settings),
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The entry point: settings come from the environment and `.env`, when Dagster loads the location."""
+    return build_definitions(Settings.load())
+
+
+def training_job_definition() -> dg.JobDefinition:
+    """`training_job` with resources bound, for execution outside of a code location."""
+    return build_definitions(Settings.load()).resolve_job_def("training_job")

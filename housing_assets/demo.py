@@ -1,0 +1,170 @@
+"""What `housing demo` does: train, serve, ask for one price, and sum up where to look next."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import requests
+from rich.console import Console
+from rich.table import Table
+
+from housing_assets.instance import prepare_instance
+from housing_assets.partitions import SNAPSHOTS, latest_snapshot
+from housing_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from housing_assets.training import Outcome
+
+READY_TIMEOUT_SECONDS = 60.0
+LOOPBACK = "127.0.0.1"
+# The first row of the published table: a block group in the Berkeley hills that sold at 452,600.
+EXAMPLE = {
+    "longitude": -122.23,
+    "latitude": 37.88,
+    "housing_median_age": 41,
+    "total_rooms": 880,
+    "total_bedrooms": 129,
+    "population": 322,
+    "households": 126,
+    "median_income": 8.3252,
+    "ocean_proximity": "NEAR BAY",
+}
+
+
+class DemoError(RuntimeError):
+    """The demo cannot go on; the message says why and what to do."""
+
+
+def run_demo(settings: Settings, console: Console) -> None:
+    """Train, serve, post one request, and print a summary.
+
+    Raises:
+        DemoError: training failed, or the service did not answer.
+    """
+    started = time.monotonic()
+    outcome = run_training(settings, console, None)
+    version = str(outcome.metadata["registered_model"]["model_version"])
+    with console.status("starting the prediction service"), running_service(settings) as url:
+        answer = requests.post(f"{url}/api/v1/predict", json={"instances": [EXAMPLE]}, timeout=30)
+    if answer.status_code != requests.codes.ok:
+        raise DemoError(f"the service answered {answer.status_code}: {answer.text}")
+    body = answer.json()
+    if body["model_version"] != version:
+        raise DemoError(f"version {version} was registered, but version {body['model_version']} answered")
+    summarize(console, outcome, body, time.monotonic() - started, settings)
+
+
+def run_training(settings: Settings, console: Console, snapshot: str | None) -> "Outcome":
+    """Execute the training job with a line per finished asset.
+
+    Raises:
+        DemoError: the snapshot is unknown, or a step failed.
+    """
+    from housing_assets.training import train  # noqa: PLC0415  (loads the whole graph)
+
+    key = snapshot or latest_snapshot()
+    if not SNAPSHOTS.has_partition_key(key):
+        raise DemoError(f"{key!r} is no snapshot: give a Sunday from 2025-01-05 to {latest_snapshot()}")
+    prepare_instance(settings)
+    console.print(f"Training on snapshot [bold]{key}[/], stored under {settings.storage_root}")
+    with dg.DagsterInstance.get() as instance, console.status("loading the asset graph") as spinner:
+        outcome = train(
+            instance,
+            key,
+            on_step=lambda step, seconds: console.print(f"  [green]✓[/] {step:<46}{seconds:7.1f} s"),
+            on_message=lambda message: spinner.update(message[:100]),
+        )
+    if not outcome.success:
+        raise DemoError("training failed\n" + "\n".join(outcome.failures))
+    return outcome
+
+
+@contextmanager
+def running_service(settings: Settings) -> Iterator[str]:
+    """The prediction service in a process of its own, ready to answer; yields its URL.
+
+    Raises:
+        DemoError: it ended or did not become ready.
+    """
+    port = free_port(settings.port)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "housing_serving"],
+        env=service_environment(settings, port),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    url = f"http://{LOOPBACK}:{port}"
+    try:
+        wait_until_ready(process, url)
+        yield url
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def service_environment(settings: Settings, port: int) -> Mapping[str, str]:
+    """This environment, with the storage root and the port of the service."""
+    return {**os.environ, "PORT": str(port), "HOUSING_HOME": str(settings.home.resolve())}
+
+
+def wait_until_ready(process: "subprocess.Popen[str]", url: str) -> None:
+    """Return once `/health/ready` says 200."""
+    deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise DemoError(f"the service ended with code {process.returncode}: {process.communicate()[1]}")
+        try:
+            if requests.get(f"{url}/health/ready", timeout=2).status_code == requests.codes.ok:
+                return
+        except requests.ConnectionError:
+            pass
+        time.sleep(0.1)
+    raise DemoError(f"the service at {url} was not ready within {READY_TIMEOUT_SECONDS:.0f} s")
+
+
+def free_port(preferred: int) -> int:
+    """The preferred port, or any free one while that is taken."""
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise DemoError("no free port")
+
+
+def summarize(
+    console: Console, outcome: "Outcome", answer: dict[str, Any], seconds: float, settings: Settings
+) -> None:
+    """Metrics, the price, and where to look next."""
+    model = outcome.metadata["registered_model"]
+    table = Table(title=f"Version {answer['model_version']}: {model['algorithm']}", title_justify="left")
+    for name in ("metric", "test set"):
+        table.add_column(name, justify="left" if name == "metric" else "right")
+    for name, unit in (("rmse", "$"), ("mae", "$"), ("r2", ""), ("mape", "%"), ("within_10pct", "%")):
+        value = float(model[name])
+        table.add_row(name, f"${value:,.0f}" if unit == "$" else f"{value:.4g}{unit and ' ' + unit}")
+    price = answer["predictions"][0]
+    interval = price["confidence_interval"]
+    console.print()
+    console.print(table)
+    console.print(
+        f"A block group in the Berkeley hills: [bold]${price['predicted_price']:,.0f}[/] "
+        f"({interval['level']:.0%} interval ${interval['lower']:,.0f} to ${interval['upper']:,.0f}; "
+        "published value $452,600)"
+    )
+    console.print(
+        f"\n{len(outcome.metadata)} assets in {seconds:.0f} s. Where to look next:\n"
+        f"  make up      Dagster UI http://{LOOPBACK}:{settings.dagster_port}, MLflow "
+        f"http://{LOOPBACK}:{settings.mlflow_port}, API http://{LOOPBACK}:{settings.port}/docs\n"
+        f"  files        {settings.storage_root}\n"
+        "  make serve   the prediction service alone"
+    )

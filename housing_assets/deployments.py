@@ -1,0 +1,39 @@
+"""A deployment as values: the one function that maps settings to the resources of the graph."""
+
+import dagster as dg
+from dagster_gcp import GCSResource
+
+from housing_assets.io_managers import HousingIOManager
+from housing_assets.registry import RegistryResource
+from housing_assets.resources import SourceResource, StorageResource
+from housing_assets.settings import Executor, Settings
+from housing_assets.tracking import TrackingResource
+
+
+def build_resources(settings: Settings) -> dict[str, object]:
+    """Resources by key; the keys are the same in every deployment."""
+    storage = StorageResource(root=settings.storage_root, gcs=GCSResource(project=settings.gcp_project_id))
+    return {
+        "storage": storage,
+        "io_manager": HousingIOManager(storage=storage),
+        "source": SourceResource(location=settings.source_uri, sha256=settings.source_sha256),
+        "tracking": TrackingResource(
+            storage=storage,
+            mlflow_tracking_uri=settings.tracking_uri,
+            mlflow_experiment=settings.mlflow_experiment,
+            wandb_project=settings.wandb_project,
+            wandb_entity=settings.wandb_entity,
+            wandb_online=settings.wandb_api_key is not None,
+            wandb_folder=str((settings.home / "wandb").resolve()),
+        ),
+        "registry": RegistryResource(
+            tracking_uri=settings.tracking_uri, model_name=settings.mlflow_model_name
+        ),
+    }
+
+
+def build_executor(settings: Settings) -> dg.ExecutorDefinition:
+    """How the steps of a run execute, by value."""
+    if settings.executor is Executor.MULTIPROCESS:
+        return dg.multiprocess_executor
+    return dg.in_process_executor

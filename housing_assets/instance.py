@@ -1,0 +1,63 @@
+"""The Dagster instance of a deployment: writes `dagster.yaml` into `HOUSING_HOME/dagster`."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from housing_assets.settings import Deployment, Settings
+
+# A training uses every core, so a backfill runs one at a time, and people still get a second slot.
+MAX_CONCURRENT_RUNS = 2
+MAX_CONCURRENT_BACKFILL_RUNS = 1
+
+
+def instance_config(settings: Settings) -> dict[str, Any]:
+    """The content of `dagster.yaml`: the same keys in every deployment, other values."""
+    return {
+        "storage": {"sqlite": {"base_dir": str(settings.dagster_home)}},
+        "compute_logs": compute_logs(settings),
+        "concurrency": {
+            "runs": {
+                "max_concurrent_runs": MAX_CONCURRENT_RUNS,
+                "tag_concurrency_limits": [
+                    {"key": "dagster/backfill", "limit": MAX_CONCURRENT_BACKFILL_RUNS}
+                ],
+            }
+        },
+        # A crashed worker is retried; a failed step (bad data, failed check) is a person's to look at.
+        "run_retries": {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": False},
+        "run_monitoring": {"enabled": True, "start_timeout_seconds": 180, "poll_interval_seconds": 30},
+        "telemetry": {"enabled": False},
+        "nux": {"enabled": False},
+    }
+
+
+def compute_logs(settings: Settings) -> dict[str, Any]:
+    """Where the output of steps goes: the bucket in `gcp`, else a folder."""
+    folder = str(settings.dagster_home / "compute_logs")
+    if settings.deployment is Deployment.GCP:
+        return {
+            "module": "dagster_gcp.gcs.compute_log_manager",
+            "class": "GCSComputeLogManager",
+            "config": {"bucket": settings.gcs_bucket_name, "prefix": "dagster", "local_dir": folder},
+        }
+    return {
+        "module": "dagster._core.storage.local_compute_log_manager",
+        "class": "LocalComputeLogManager",
+        "config": {"base_dir": folder},
+    }
+
+
+def prepare_instance(settings: Settings) -> Path:
+    """Write the instance's `dagster.yaml`, point `DAGSTER_HOME` at it, and return the folder."""
+    home = settings.dagster_home
+    home.mkdir(parents=True, exist_ok=True)
+    text = "# Written by `housing`; change values in .env instead.\n" + yaml.safe_dump(
+        instance_config(settings)
+    )
+    (home / "dagster.yaml").write_text(text, encoding="utf-8")
+    os.environ["DAGSTER_HOME"] = str(home)
+    os.environ["HOUSING_HOME"] = str(settings.home.resolve())
+    return home

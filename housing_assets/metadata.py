@@ -1,0 +1,67 @@
+"""Dagster metadata from frames and step reports: previews, schemas, plots and charted metrics."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from housing_assets.ml.cleaning import content_hash
+from housing_assets.ml.report import StepReport
+
+PREVIEW_ROWS = 8
+
+
+def table_metadata(frame: pd.DataFrame) -> dict[str, dg.MetadataValue]:
+    """Row count, column schema and a preview of a stored table."""
+    columns = [
+        dg.TableColumn(
+            name=str(name),
+            type=str(dtype),
+            constraints=dg.TableColumnConstraints(nullable=bool(frame[name].isna().any())),
+        )
+        for name, dtype in frame.dtypes.items()
+    ]
+    return {
+        "dagster/row_count": dg.MetadataValue.int(len(frame)),
+        "dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns)),
+        "preview": markdown_table(frame.head(PREVIEW_ROWS)),
+    }
+
+
+def table_result(
+    frame: pd.DataFrame, metadata: Mapping[str, Any], asset: str | None = None
+) -> dg.MaterializeResult[pd.DataFrame]:
+    """A table as an asset's result: described, and versioned by the hash of its content."""
+    digest = content_hash(frame)
+    return dg.MaterializeResult(
+        asset_key=asset,
+        value=frame,
+        metadata={**table_metadata(frame), **metadata, "content_hash": digest},
+        data_version=dg.DataVersion(digest),
+    )
+
+
+def markdown_table(frame: pd.DataFrame, max_rows: int = 30) -> dg.MarkdownMetadataValue:
+    """A small table as Markdown; rows past `max_rows` are counted, not shown."""
+    shown = frame.head(max_rows)
+    text = shown.to_markdown(index=False, floatfmt=",.6g") or ""
+    if len(frame) > len(shown):
+        text += f"\n\n… and {len(frame) - len(shown):,} more rows"
+    return dg.MetadataValue.md(text)
+
+
+def image(title: str, png: bytes) -> dg.MarkdownMetadataValue:
+    """A PNG as inline Markdown, so that the asset page needs no other server."""
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def report_metadata(report: StepReport) -> Mapping[str, dg.MetadataValue]:
+    """Metadata of one report: metrics as floats (they chart over time), then tables, then plots."""
+    entries: dict[str, dg.MetadataValue] = {
+        name: dg.MetadataValue.float(float(value)) for name, value in report.metrics.items()
+    }
+    entries |= {name: markdown_table(table) for name, table in report.tables.items()}
+    entries |= {name: image(name.replace("_", " "), png) for name, png in report.figures.items()}
+    return entries

@@ -1,0 +1,1 @@
+"""Pure machine-learning code: frames and arrays in, values out. No orchestrator, no cloud client."""

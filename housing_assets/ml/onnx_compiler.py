@@ -1,0 +1,270 @@
+"""Fitted scikit-learn regressors to ONNX models that answer with the same bits.
+
+What belongs here: the translation of one estimator. Everything is double precision, thresholds are copied
+as they are, and sums run in scikit-learn's order, so nothing is approximated. What a bundle holds beside
+the model is `export`'s concern.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import ArrayLike, NDArray
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.base import BaseEstimator
+from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingRegressor, RandomForestRegressor
+from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
+from sklearn.linear_model import Lasso, Ridge
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeRegressor
+from sklearn.tree._tree import Tree
+
+from housing_serving.bundle import ONNX_INPUT, ONNX_OUTPUT
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+# Pinned so that a newer onnx package still writes the same bytes. TreeEnsemble, the only tree operator
+# with double-precision thresholds and sums, came with ai.onnx.ml 5.
+OPSETS = {"": 21, "ai.onnx.ml": 5}
+IR_VERSION = 10
+AGGREGATE_SUM = 1
+BRANCH_LEQ = 0
+# Losses whose raw sum of leaves is the prediction itself.
+IDENTITY_LOSSES = frozenset({"squared_error", "absolute_error", "quantile"})
+
+
+class UnsupportedEstimator(TypeError):
+    """An estimator that cannot be exported exactly."""
+
+
+@dataclass(frozen=True)
+class FlatTree:
+    """One regression tree as parallel arrays by node number, root first; a leaf has `left` < 0."""
+
+    feature: IntArray
+    threshold: FloatArray
+    missing_left: IntArray
+    left: IntArray
+    right: IntArray
+    value: FloatArray
+
+
+def compile_estimator(estimator: BaseEstimator, n_features: int) -> bytes:
+    """The estimator as a serialised ONNX model.
+
+    Args:
+        estimator: A fitted DecisionTree, RandomForest, GradientBoosting, HistGradientBoosting, Ridge or
+            Lasso regressor with one target, or a Pipeline of StandardScalers that ends in one.
+        n_features: Width of its input.
+
+    Returns:
+        A model from `features`, double (n, n_features), to `prediction`, double (n, 1); the same estimator
+        always gives the same bytes.
+
+    Raises:
+        UnsupportedEstimator: there is no exact translation.
+        ValueError: the estimator was fitted on another number of features.
+    """
+    fitted = getattr(estimator, "n_features_in_", None)
+    if fitted != n_features:
+        raise ValueError(f"{type(estimator).__name__} was fitted on {fitted} features, not {n_features}")
+    graph = _Graph()
+    graph.add_estimator(estimator, ONNX_INPUT, ONNX_OUTPUT)
+    return graph.serialise(n_features)
+
+
+class _Graph:
+    """The nodes and constants of one model, in order."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
+
+    def add_estimator(self, estimator: BaseEstimator, source: str, output: str) -> None:
+        if isinstance(estimator, Pipeline):
+            *before, (_, last) = estimator.steps
+            for number, (_, step) in enumerate(before):
+                source = self._add_scaler(step, source, f"step_{number}")
+            self.add_estimator(last, source, output)
+        elif isinstance(estimator, Ridge | Lasso):
+            self._add_linear(estimator, source, output)
+        elif isinstance(estimator, RandomForestRegressor):
+            # Divided after the sum, as scikit-learn does: a mean of pre-divided leaves rounds otherwise.
+            self._add_trees(forest_trees(estimator), source, "total")
+            self._add("Div", ["total", self._constant("trees", float(len(estimator.estimators_)))], output)
+        else:
+            self._add_trees(_additive_trees(estimator), source, output)
+
+    def _add(self, operator: str, inputs: list[str], output: str, **attributes: object) -> str:
+        self._nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    def _constant(self, name: str, value: ArrayLike) -> str:
+        self._constants.append(numpy_helper.from_array(np.asarray(value, dtype=np.float64), name))
+        return name
+
+    def _add_scaler(self, scaler: BaseEstimator, source: str, prefix: str) -> str:
+        if not isinstance(scaler, StandardScaler):
+            raise UnsupportedEstimator(f"a {type(scaler).__name__} before the model cannot be exported")
+        if scaler.with_mean:
+            mean = self._constant(f"{prefix}_mean", scaler.mean_)
+            source = self._add("Sub", [source, mean], f"{prefix}_centred")
+        if scaler.with_std:
+            scale = self._constant(f"{prefix}_scale", scaler.scale_)
+            source = self._add("Div", [source, scale], f"{prefix}_scaled")
+        return source
+
+    def _add_linear(self, model: Ridge | Lasso, source: str, output: str) -> None:
+        if np.ndim(model.coef_) != 1:
+            raise UnsupportedEstimator("a linear model with several targets cannot be exported")
+        # MatMul sums every row in one order; ReduceSum's order depends on how many rows there are.
+        coefficients = self._constant("coefficients", model.coef_.reshape(-1, 1))
+        weighted = self._add("MatMul", [source, coefficients], "weighted")
+        self._add("Add", [weighted, self._constant("intercept", model.intercept_)], output)
+
+    def _add_trees(self, trees: Sequence[FlatTree], source: str, output: str) -> None:
+        self._add("TreeEnsemble", [source], output, domain="ai.onnx.ml", **_tree_attributes(trees))
+
+    def serialise(self, n_features: int) -> bytes:
+        features = helper.make_tensor_value_info(ONNX_INPUT, TensorProto.DOUBLE, [None, n_features])
+        prediction = helper.make_tensor_value_info(ONNX_OUTPUT, TensorProto.DOUBLE, [None, 1])
+        graph = helper.make_graph(self._nodes, "model", [features], [prediction], self._constants)
+        opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        onnx.checker.check_model(model)
+        serialised: bytes = model.SerializeToString(deterministic=True)
+        return serialised
+
+
+def forest_trees(forest: RandomForestRegressor) -> list[FlatTree]:
+    """The trees of a forest, whose prediction is their mean."""
+    return [_from_tree(member.tree_, 1.0) for member in forest.estimators_]
+
+
+def _additive_trees(estimator: BaseEstimator) -> list[FlatTree]:
+    """Trees whose sum, first to last, is the prediction."""
+    if isinstance(estimator, DecisionTreeRegressor):
+        return [_from_tree(estimator.tree_, 1.0)]
+    if isinstance(estimator, GradientBoostingRegressor):
+        start = 0.0 if isinstance(estimator.init_, str) else _constant_start(estimator)
+        rate = estimator.learning_rate
+        return [_leaf(start), *(_from_tree(stage.tree_, rate) for stage in estimator.estimators_[:, 0])]
+    if isinstance(estimator, HistGradientBoostingRegressor):
+        if estimator.loss not in IDENTITY_LOSSES:
+            raise UnsupportedEstimator(
+                f"HistGradientBoosting with loss {estimator.loss!r} has no exact export"
+            )
+        # Private, but the only place where scikit-learn keeps them.
+        start = float(estimator._baseline_prediction.item())
+        return [_leaf(start), *(_from_histogram(one) for stage in estimator._predictors for one in stage)]
+    raise UnsupportedEstimator(f"{type(estimator).__name__} has no exact export")
+
+
+def _constant_start(estimator: GradientBoostingRegressor) -> float:
+    start = getattr(estimator.init_, "constant_", None)
+    if start is None:
+        name = type(estimator.init_).__name__
+        raise UnsupportedEstimator(f"GradientBoosting with init={name} cannot be exported")
+    return float(np.asarray(start).item())
+
+
+def _leaf(value: float) -> FlatTree:
+    none = np.array([-1], dtype=np.int64)
+    zero = np.zeros(1, dtype=np.int64)
+    return FlatTree(zero, np.zeros(1), zero, none, none, np.array([value]))
+
+
+def _from_tree(tree: Tree, factor: float) -> FlatTree:
+    if tree.n_outputs != 1:
+        raise UnsupportedEstimator("a tree with several targets cannot be exported")
+    return FlatTree(
+        feature=tree.feature.astype(np.int64),
+        threshold=tree.threshold.astype(np.float64),
+        missing_left=tree.missing_go_to_left.astype(np.int64),
+        left=tree.children_left.astype(np.int64),
+        right=tree.children_right.astype(np.int64),
+        value=tree.value[:, 0, 0] * factor,
+    )
+
+
+def _from_histogram(predictor: TreePredictor) -> FlatTree:
+    nodes = predictor.nodes
+    if nodes["is_categorical"].any():
+        raise UnsupportedEstimator("HistGradientBoosting with categorical splits cannot be exported")
+    leaf = nodes["is_leaf"].astype(bool)
+    return FlatTree(
+        feature=nodes["feature_idx"].astype(np.int64),
+        threshold=nodes["num_threshold"].astype(np.float64),
+        missing_left=nodes["missing_go_to_left"].astype(np.int64),
+        left=np.where(leaf, -1, nodes["left"].astype(np.int64)),
+        right=np.where(leaf, -1, nodes["right"].astype(np.int64)),
+        value=nodes["value"].astype(np.float64),
+    )
+
+
+def _tree_attributes(trees: Sequence[FlatTree]) -> dict[str, Any]:
+    """The attributes of a TreeEnsemble node that sums the trees in their order.
+
+    The operator numbers splits and leaves separately, each over all trees.
+    """
+    flat = [_with_split(tree) for tree in trees]
+    parts: list[dict[str, NDArray[Any]]] = []
+    splits = leaves = 0
+    roots = []
+    for tree in flat:
+        is_leaf = tree.left < 0
+        number = np.where(is_leaf, leaves + np.cumsum(is_leaf) - 1, splits + np.cumsum(~is_leaf) - 1)
+        roots.append(int(number[0]))
+        parts.append(_tree_part(tree, is_leaf, number))
+        splits += int((~is_leaf).sum())
+        leaves += int(is_leaf.sum())
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    weights = joined.pop("leaf_weights")
+    thresholds = joined.pop("nodes_splits")
+    if not joined["nodes_missing_value_tracks_true"].any():
+        del joined["nodes_missing_value_tracks_true"]
+    return {
+        "n_targets": 1,
+        "aggregate_function": AGGREGATE_SUM,
+        "post_transform": 0,
+        "tree_roots": roots,
+        "nodes_modes": numpy_helper.from_array(np.full(splits, BRANCH_LEQ, dtype=np.uint8)),
+        "nodes_splits": numpy_helper.from_array(thresholds),
+        "leaf_targetids": [0] * leaves,
+        "leaf_weights": numpy_helper.from_array(weights),
+        **{name: values.tolist() for name, values in joined.items()},
+    }
+
+
+def _with_split(tree: FlatTree) -> FlatTree:
+    """A tree of one leaf as a split with that leaf on both sides: the operator's root must be a split."""
+    if tree.left[0] >= 0:
+        return tree
+    zeros = np.zeros(3, dtype=np.int64)
+    return FlatTree(
+        feature=zeros,
+        threshold=np.zeros(3),
+        missing_left=zeros,
+        left=np.array([1, -1, -1], dtype=np.int64),
+        right=np.array([2, -1, -1], dtype=np.int64),
+        value=np.full(3, tree.value[0]),
+    )
+
+
+def _tree_part(tree: FlatTree, is_leaf: NDArray[np.bool_], number: IntArray) -> dict[str, NDArray[Any]]:
+    split = ~is_leaf
+    left, right = tree.left[split], tree.right[split]
+    return {
+        "nodes_featureids": tree.feature[split],
+        "nodes_splits": tree.threshold[split],
+        "nodes_truenodeids": number[left],
+        "nodes_trueleafs": is_leaf[left].astype(np.int64),
+        "nodes_falsenodeids": number[right],
+        "nodes_falseleafs": is_leaf[right].astype(np.int64),
+        "nodes_missing_value_tracks_true": tree.missing_left[split],
+        "leaf_weights": tree.value[is_leaf],
+    }

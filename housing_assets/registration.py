@@ -1,0 +1,137 @@
+"""Registration of a candidate: MLflow version, bundle, alias, in an order that leaves nothing half-done."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pandas as pd
+from sklearn.pipeline import Pipeline
+
+from housing_assets.formats import TRUSTED_TYPES
+from housing_assets.ml.export import PARITY_TOLERANCE, bundle_files, check_parity
+from housing_assets.ml.training import Evaluation, Interval
+from housing_assets.model_card import ModelCard
+from housing_assets.registry import ModelRegistry
+from housing_assets.storage import ObjectStore, StoredObject
+from housing_serving.bundle import MANIFEST_FILE, Bundle
+from housing_serving.features import RAW_FEATURES
+
+EXAMPLE_ROWS = 5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A fitted and scored model that is to become a version."""
+
+    pipeline: Pipeline
+    train: pd.DataFrame
+    test: pd.DataFrame
+    interval: Interval
+    evaluation: Evaluation
+    card: ModelCard
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A registered version: number, stored manifest, and the bundle's largest difference in dollars."""
+
+    version: int
+    bundle: StoredObject
+    parity: float
+
+
+class ParityError(RuntimeError):
+    """The bundle does not answer what the fitted pipeline answers; nothing was registered."""
+
+
+def register(
+    candidate: Candidate,
+    mlflow_run_id: str,
+    registry: ModelRegistry,
+    store: ObjectStore,
+    is_active: Callable[[str], bool],
+) -> Registered:
+    """Log the pipeline, create the version, store its bundle, and only then let `staging` point to it.
+
+    Raises:
+        ParityError: the bundle and the pipeline disagree.
+    """
+    for abandoned in registry.abandoned(is_active):
+        discard(registry, store, abandoned)
+    example = candidate.train[list(RAW_FEATURES)].head(EXAMPLE_ROWS)
+    model_uri = registry.log_model(mlflow_run_id, candidate.pipeline, example, list(TRUSTED_TYPES))
+    version = registry.create_version(mlflow_run_id, model_uri, candidate.card.dagster_run_id)
+    try:
+        files = build_bundle(candidate, registry.name, version)
+        parity = refuse_disparity(files, candidate)
+        stored = store_bundle(files, store, registry.name, version)
+        tags = {**candidate.card.tags(), "bundle_uri": stored.uri, "bundle_sha256": stored.sha256}
+        registry.complete(version, candidate.card.description(stored.uri), tags)
+    except BaseException:
+        discard(registry, store, version)
+        raise
+    return Registered(version, stored, parity)
+
+
+def build_bundle(candidate: Candidate, model_name: str, version: int) -> dict[str, bytes]:
+    """The bundle's files, by name."""
+    card = candidate.card
+    return bundle_files(
+        candidate.pipeline,
+        candidate.train,
+        model_name=model_name,
+        model_version=version,
+        algorithm=card.best.model_type,
+        snapshot=card.snapshot,
+        data_hash=card.train_hash,
+        git_commit=card.commit,
+        created_at=datetime.now(UTC),
+        metrics={**card.test_metrics, "interval_coverage": card.coverage},
+        interval=candidate.interval,
+    )
+
+
+def refuse_disparity(files: dict[str, bytes], candidate: Candidate) -> float:
+    """The largest difference in dollars between bundle and pipeline over training and test rows.
+
+    Raises:
+        ParityError: it is above the tolerance; the message names the worst row.
+    """
+    bundle = Bundle.from_files(files, origin="the new bundle")
+    rows = pd.concat([candidate.train, candidate.test], ignore_index=True)
+    parity = check_parity(bundle, candidate.pipeline, rows)
+    if parity.max_abs_difference > PARITY_TOLERANCE:
+        raise ParityError(
+            f"the bundle differs from the fitted pipeline by ${parity.max_abs_difference:.6f}, more than "
+            f"${PARITY_TOLERANCE}: {parity.worst.iloc[0].to_dict()}"
+        )
+    return parity.max_abs_difference
+
+
+def store_bundle(files: dict[str, bytes], store: ObjectStore, model_name: str, version: int) -> StoredObject:
+    """Store the bundle's files, the manifest last: without it, readers see no bundle."""
+    prefix = bundle_prefix(model_name, version)
+    for name, data in files.items():
+        if name != MANIFEST_FILE:
+            store.write(f"{prefix}/{name}", data, if_absent=True)
+    return store.write(f"{prefix}/{MANIFEST_FILE}", files[MANIFEST_FILE], if_absent=True)
+
+
+def discard(registry: ModelRegistry, store: ObjectStore, version: int) -> None:
+    """Undo an incomplete registration: the manifest first, so that no reader sees a torso."""
+    prefix = bundle_prefix(registry.name, version)
+    for name in sorted(store.list(f"{prefix}/"), key=lambda name: not name.endswith(f"/{MANIFEST_FILE}")):
+        store.delete(name)
+    registry.discard(version)
+
+
+def load_bundle(store: ObjectStore, model_name: str, version: int) -> Bundle:
+    """A stored version's bundle, every checksum verified."""
+    prefix = bundle_prefix(model_name, version)
+    files = {name.removeprefix(f"{prefix}/"): store.read(name) for name in store.list(f"{prefix}/")}
+    return Bundle.from_files(files, origin=store.uri(prefix))
+
+
+def bundle_prefix(model_name: str, version: int) -> str:
+    """Where a version's bundle lives under the storage root."""
+    return f"models/{model_name}/{version}"

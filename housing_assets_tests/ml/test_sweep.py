@@ -1,0 +1,226 @@
+"""The sweep: what is found, what is stopped early, and that nothing about it is left to chance."""
+
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+from optuna.trial import TrialState
+
+from housing_assets.ml import sweep
+from housing_assets.ml.metrics import METRICS
+from housing_assets.ml.search_spaces import SearchSpace, load_search_spaces
+from housing_assets.ml.selection import FoldScore, mean_metrics, score_folds
+from housing_assets.ml.sweep import BestParams, SweepResult, run_sweep
+from housing_assets_tests.ml.block_groups import small_folds
+
+BEST = BestParams(
+    sweep_id="0badcafe",
+    best_run_id="0badcafe-3",
+    best_run_name="trial-003",
+    model_type="RandomForest",
+    hyperparameters={"max_features": "sqrt", "max_depth": 30},
+    metrics=dict.fromkeys(METRICS, 0.1),
+    engine="optuna",
+    n_trials=8,
+    seed=42,
+)
+
+
+def tree_space(**changes: object) -> SearchSpace:
+    return SearchSpace.model_validate(
+        {
+            "method": "bayes",
+            "metric": {"name": "wmape", "goal": "minimize"},
+            "early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 3, "s": 2},
+            "parameters": {"max_depth": {"min": 1, "max": 12}, "min_samples_leaf": {"min": 1, "max": 10}},
+            **changes,
+        }
+    )
+
+
+def tree_sweep(space: SearchSpace | None = None, n_trials: int = 8, **options: object) -> SweepResult:
+    arguments = {"n_trials": n_trials, "seed": 7, "study_name": "rows-of-today", **options}
+    return run_sweep(small_folds(), "DecisionTree", space or tree_space(), **arguments)
+
+
+def test_the_best_params_are_those_of_the_best_complete_trial() -> None:
+    result = tree_sweep()
+    complete = result.trials[result.trials["state"] == "COMPLETE"]
+    best = complete.loc[complete["wmape"].idxmin()]
+    found = result.best_params
+    assert found.best_run_name == best["name"]
+    assert found.hyperparameters == {
+        "max_depth": best["max_depth"],
+        "min_samples_leaf": best["min_samples_leaf"],
+    }
+    assert found.metrics == {name: best[name] for name in METRICS}
+    assert (found.model_type, found.engine, found.n_trials, found.seed) == ("DecisionTree", "optuna", 8, 7)
+    assert found.best_run_id == f"{found.sweep_id}-{best['number']}"
+    assert found.sweep_url is None
+
+
+def test_the_metrics_are_the_means_over_all_folds() -> None:
+    found = tree_sweep(n_trials=2).best_params
+    scores = score_folds("DecisionTree", [(found.hyperparameters, fold) for fold in small_folds()], seed=7)
+    assert found.metrics == mean_metrics(scores)
+
+
+def test_of_the_trials_at_the_first_fold_only_the_best_third_go_on() -> None:
+    trials = tree_sweep().trials
+    assert len(trials) == 8
+    # One of the first batch of four, then those of the second that are among the best two of eight.
+    assert (trials["state"][:4] == "COMPLETE").sum() == 1
+    assert 1 <= (trials["state"] == "COMPLETE").sum() <= 3
+    stopped = trials[trials["state"] == "PRUNED"]
+    assert (stopped["folds"] == 1).all()
+    assert (trials[trials["state"] == "COMPLETE"]["folds"] == 3).all()
+
+
+def test_without_early_termination_every_trial_completes() -> None:
+    trials = tree_sweep(tree_space(early_terminate=None)).trials
+    assert trials["state"].tolist() == ["COMPLETE"] * 8
+    assert trials["folds"].tolist() == [3] * 8
+
+
+def test_stops_that_lie_beyond_the_folds_do_nothing() -> None:
+    late = {"type": "hyperband", "min_iter": 10, "eta": 3, "s": 2}
+    assert set(tree_sweep(tree_space(early_terminate=late), 4).trials["folds"]) == {3}
+
+
+def test_a_metric_to_maximise_keeps_and_finds_the_highest() -> None:
+    result = tree_sweep(tree_space(metric={"name": "r2", "goal": "maximize"}), n_trials=4)
+    complete = result.trials[result.trials["state"] == "COMPLETE"]
+    assert result.best_params.metrics["r2"] == complete["r2"].max()
+    at_first_fold = [
+        score_folds("DecisionTree", [(params, small_folds()[0])], seed=7)[0].metrics["r2"]
+        for params in result.trials[["max_depth", "min_samples_leaf"]].to_dict(orient="records")
+    ]
+    assert complete["number"].tolist() == [at_first_fold.index(max(at_first_fold))]
+
+
+def test_the_same_seed_and_rows_give_the_same_bytes_and_another_seed_another_search() -> None:
+    one, same, other = tree_sweep(), tree_sweep(), tree_sweep(seed=8)
+    assert one.best_params.to_yaml() == same.best_params.to_yaml()
+    pd.testing.assert_frame_equal(
+        one.trials.drop(columns="seconds"), same.trials.drop(columns="seconds"), check_exact=True
+    )
+    assert other.best_params.sweep_id != one.best_params.sweep_id
+    assert other.trials["max_depth"].tolist() != one.trials["max_depth"].tolist()
+
+
+def test_random_search_is_seeded_too() -> None:
+    one, same = (tree_sweep(tree_space(method="random"), n_trials=5) for _ in range(2))
+    assert one.best_params == same.best_params
+
+
+def test_the_search_starts_from_a_given_setting_of_the_space() -> None:
+    trials = tree_sweep(n_trials=3, start_from={"max_depth": 5, "min_samples_leaf": 6}).trials
+    assert trials.loc[0, ["max_depth", "min_samples_leaf"]].tolist() == [5, 6]
+
+
+def test_a_starting_point_outside_the_space_is_passed_over() -> None:
+    trials = tree_sweep(n_trials=3, start_from={"max_depth": 50, "min_samples_leaf": 6}).trials
+    assert len(trials) == 3
+    assert trials["max_depth"].max() <= 12
+
+
+def test_every_trial_is_reported() -> None:
+    told: list[str] = []
+    tree_sweep(progress=told.append)
+    assert len(told) == 8
+    assert told[0].startswith("trial 1/8 wmape ")
+    assert sum("stopped after 1 of 3 folds" in line for line in told) >= 5
+    assert any(", complete: {'max_depth': " in line for line in told)
+
+
+def test_a_null_and_a_fixed_value_can_be_searched() -> None:
+    parameters = {"max_features": {"values": [None]}, "n_estimators": {"value": 3}}
+    result = run_sweep(
+        small_folds(),
+        "RandomForest",
+        tree_space(parameters=parameters),
+        n_trials=1,
+        seed=1,
+        study_name="fixed",
+    )
+    assert result.best_params.hyperparameters == {"max_features": None, "n_estimators": 3}
+
+
+def test_a_killed_sweep_resumes_and_ends_as_if_it_had_not_been_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'sweep.db'}"
+    calls = 0
+
+    def killed(*arguments: object) -> list[FoldScore]:
+        nonlocal calls
+        calls += 1
+        # The first batch takes two calls; the third is the second batch's first folds.
+        if calls == 3:
+            raise KeyboardInterrupt
+        return score_folds(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "score_folds", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tree_sweep(storage_url=url)
+    resumed = tree_sweep(storage_url=url)
+    whole = tree_sweep()
+    assert resumed.best_params.hyperparameters == whole.best_params.hyperparameters
+    assert resumed.best_params.metrics == whole.best_params.metrics
+    assert resumed.trials["max_depth"].tolist() == whole.trials["max_depth"].tolist()
+    states = [trial.state for trial in optuna.load_study(study_name="rows-of-today", storage=url).trials]
+    assert states.count(TrialState.FAIL) == 4
+    assert TrialState.RUNNING not in states
+
+
+def test_a_finished_study_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"sqlite:///{tmp_path / 'sweep.db'}"
+    first = tree_sweep(n_trials=2, storage_url=url)
+    monkeypatch.setattr(sweep, "score_folds", None)
+    assert tree_sweep(n_trials=2, storage_url=url).best_params == first.best_params
+
+
+def test_optuna_is_left_as_talkative_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
+    before = optuna.logging.get_verbosity()
+    tree_sweep(n_trials=1)
+    assert optuna.logging.get_verbosity() == before
+    assert capfd.readouterr().err == ""
+
+
+def test_best_params_survive_the_file_to_the_last_digit() -> None:
+    tenth = BEST.model_copy(update={"hyperparameters": {"alpha": 0.1 + 0.2, "max_features": None}})
+    assert BestParams.from_yaml(tenth.to_yaml()) == tenth
+    assert "alpha: 0.30000000000000004\n" in tenth.to_yaml()
+
+
+def test_the_file_is_sorted_so_that_two_can_be_compared_line_by_line() -> None:
+    lines = BEST.to_yaml().splitlines()
+    top = [line.split(":")[0] for line in lines if not line.startswith(" ")]
+    assert top == sorted(top)
+    assert lines[:2] == ["best_run_id: 0badcafe-3", "best_run_name: trial-003"]
+    assert lines[3:6] == ["hyperparameters:", "  max_depth: 30", "  max_features: sqrt"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: [", "best_params.yaml is not YAML"),
+        ("- a", "best_params.yaml is not complete (file: "),
+        (BEST.to_yaml().replace("model_type: RandomForest\n", ""), "(model_type: Field required)"),
+        (BEST.to_yaml() + "colour: red\n", "(colour: Extra inputs are not permitted)"),
+        (BEST.to_yaml().replace("  wmape: 0.1\n", ""), "metrics must be exactly mae, rmse, r2"),
+    ],
+)
+def test_an_incomplete_file_is_refused_with_what_is_wrong(text: str, problem: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        BestParams.from_yaml(text)
+    assert problem in str(caught.value)
+
+
+def test_the_packaged_spaces_can_all_be_searched() -> None:
+    for family, space in load_search_spaces().items():
+        if family not in ("RandomForest", "GradientBoosting"):
+            result = run_sweep(small_folds(), family, space, n_trials=1, seed=1, study_name="any")
+            assert result.best_params.metrics["r2"] > 0

@@ -1,0 +1,1 @@
+"""Tests of `housing_serving`, module by module and as a running process."""

@@ -1,0 +1,249 @@
+"""Reading a model bundle: verified, compiled, and ready to predict. Nothing in it is ever unpickled.
+
+A bundle is a directory with `bundle.json`, `model.onnx` and, for some imputers, one more file. Training uses
+this same reader for its parity check, so what was checked is what serves.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import onnxruntime as ort
+from pydantic import ValidationError
+
+from housing_serving.features import Columns, FloatArray, feature_matrix
+from housing_serving.imputation import (
+    IMPUTER_INPUTS,
+    CompiledImputer,
+    ConstantImputer,
+    Imputer,
+    NeighboursImputer,
+    fill_bedrooms,
+)
+from housing_serving.manifest import (
+    FORMAT_VERSION,
+    IMPUTER_FILES,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    BundleManifest,
+    FeatureRange,
+    ImputerSpec,
+    IntervalSpec,
+    Preprocessing,
+)
+
+__all__ = [
+    "FORMAT_VERSION",
+    "IMPUTER_FILES",
+    "MANIFEST_FILE",
+    "MODEL_FILE",
+    "Bundle",
+    "BundleCorrupt",
+    "BundleError",
+    "BundleFormatUnsupported",
+    "BundleManifest",
+    "BundleMissing",
+    "FeatureRange",
+    "ImputerSpec",
+    "IntervalSpec",
+    "Predictions",
+    "Preprocessing",
+    "read_manifest",
+    "sha256_hex",
+]
+
+ONNX_INPUT = "features"
+ONNX_OUTPUT = "prediction"
+
+
+class BundleError(Exception):
+    """A bundle that cannot be used; the message names the file and what to do."""
+
+
+class BundleMissing(BundleError):
+    """The bundle, or a file it lists, is not there."""
+
+
+class BundleFormatUnsupported(BundleError):
+    """The bundle was written in a format this reader does not know."""
+
+
+class BundleCorrupt(BundleError):
+    """A file is not what `bundle.json` says it is, or not readable at all."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Prices and their intervals, one element per row."""
+
+    price: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+
+
+def sha256_hex(data: bytes) -> str:
+    """The digest `bundle.json` keeps of each file."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_manifest(data: bytes, origin: str) -> BundleManifest:
+    """Parse `bundle.json`; `origin` names it in errors.
+
+    Raises:
+        BundleFormatUnsupported: it declares another format version.
+        BundleCorrupt: it is not JSON, or a field is missing, unknown or wrong.
+    """
+    try:
+        declared = json.loads(data)
+    except ValueError as error:
+        raise BundleCorrupt(f"{origin} is not JSON ({error}): copy or export the bundle again") from error
+    version = declared.get("format_version") if isinstance(declared, dict) else None
+    if not isinstance(version, int):
+        raise BundleCorrupt(f"{origin} states no format_version: it is not a bundle manifest")
+    if version != FORMAT_VERSION:
+        raise BundleFormatUnsupported(
+            f"{origin} has format version {version}, this reader knows {FORMAT_VERSION}: "
+            "upgrade the service, or export the model again with the pipeline of this release"
+        )
+    try:
+        return BundleManifest.model_validate_json(data)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'manifest'}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
+        )
+        raise BundleCorrupt(f"{origin} is not a valid manifest ({problems}): export it again") from error
+
+
+class Bundle:
+    """One model version, immutable and safe to share between threads."""
+
+    def __init__(self, manifest: BundleManifest, files: Mapping[str, bytes], origin: str) -> None:
+        self.manifest = manifest
+        self._spec = manifest.preprocessing.spec
+        self._session = _open_session(files[MODEL_FILE], self._spec.size, f"{origin}/{MODEL_FILE}")
+        self._imputer = _open_imputer(manifest, files, origin)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Self:
+        """Read and verify the bundle in a directory.
+
+        Raises:
+            BundleError: one of its subclasses, saying what is wrong with which file.
+        """
+        folder = Path(directory)
+        data = _read(folder / MANIFEST_FILE)
+        manifest = read_manifest(data, str(folder / MANIFEST_FILE))
+        files = {name: _read(folder / name) for name in manifest.files}
+        return cls.from_files({**files, MANIFEST_FILE: data}, origin=str(folder))
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes], *, origin: str) -> Self:
+        """Verify and open a bundle held in memory, as just exported or downloaded.
+
+        Args:
+            files: Content by file name, `bundle.json` among them.
+            origin: Where the files came from, for error messages.
+
+        Raises:
+            BundleError: one of its subclasses, saying what is wrong with which file.
+        """
+        if MANIFEST_FILE not in files:
+            raise BundleMissing(_absent(f"{origin}/{MANIFEST_FILE}"))
+        manifest = read_manifest(files[MANIFEST_FILE], f"{origin}/{MANIFEST_FILE}")
+        for name, digest in manifest.files.items():
+            if name not in files:
+                raise BundleMissing(_absent(f"{origin}/{name}"))
+            if (found := sha256_hex(files[name])) != digest:
+                raise BundleCorrupt(
+                    f"{origin}/{name} has sha256 {found}, {MANIFEST_FILE} says {digest}: "
+                    "copy the bundle again"
+                )
+        return cls(manifest, files, origin)
+
+    def predict(self, columns: Columns) -> Predictions:
+        """Prices for the nine raw features; `total_bedrooms` may hold NaN.
+
+        A row gives the same bits alone as within any batch.
+        """
+        matrix = feature_matrix(fill_bedrooms(columns, self._imputer), self._spec)
+        (answer,) = self._session.run([ONNX_OUTPUT], {ONNX_INPUT: matrix})
+        price: FloatArray = answer[:, 0]
+        interval = self.manifest.interval
+        return Predictions(
+            price=price,
+            lower=np.maximum(price + interval.lower_offset, 0.0),
+            upper=price + interval.upper_offset,
+        )
+
+
+def _absent(path: str) -> str:
+    return f"{path} does not exist: check the path, or export or copy the bundle again"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleMissing(_absent(str(path))) from error
+    except OSError as error:
+        raise BundleCorrupt(
+            f"{path} cannot be read ({error.strerror}): check the disk and its permissions"
+        ) from error
+
+
+def _open_session(data: bytes, width: int, origin: str) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    # One thread per call: requests run side by side, and the order of additions never varies.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    try:
+        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises several types that share no other base
+        raise BundleCorrupt(f"{origin} is not a model onnxruntime can run: export it again") from error
+    inputs = [(node.name, node.type, node.shape[1:]) for node in session.get_inputs()]
+    outputs = [(node.name, node.type) for node in session.get_outputs()]
+    if inputs != [(ONNX_INPUT, "tensor(double)", [width])] or outputs != [(ONNX_OUTPUT, "tensor(double)")]:
+        raise BundleCorrupt(
+            f"{origin} maps {inputs} to {outputs}, expected {ONNX_INPUT} (double, n x {width}) to "
+            f"{ONNX_OUTPUT} (double): export it again"
+        )
+    return session
+
+
+def _open_imputer(manifest: BundleManifest, files: Mapping[str, bytes], origin: str) -> Imputer:
+    spec = manifest.imputer
+    if spec.value is not None:
+        return ConstantImputer(spec.value)
+    name = IMPUTER_FILES[spec.kind]
+    if spec.kind == "compiled":
+        session = _open_session(files[name], len(IMPUTER_INPUTS), f"{origin}/{name}")
+        return CompiledImputer(session, spec.per_household)
+    return _open_neighbours(files[name], f"{origin}/{name}")
+
+
+def _open_neighbours(data: bytes, origin: str) -> NeighboursImputer:
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in ("reference", "values", "mean", "scale")}
+            neighbours = int(stored["k"])
+    except Exception as error:  # zipfile, numpy and KeyError: all mean the same here
+        raise BundleCorrupt(
+            f"{origin} does not hold the neighbours' arrays as plain numbers: export it again"
+        ) from error
+    width = len(IMPUTER_INPUTS)
+    rows = len(arrays["values"]) if arrays["values"].ndim else 0
+    shapes = {"reference": (rows, width), "values": (rows,), "mean": (width,), "scale": (width,)}
+    wrong = [
+        name for name, array in arrays.items() if array.shape != shapes[name] or array.dtype != np.float64
+    ]
+    if wrong or not 1 <= neighbours <= rows:
+        raise BundleCorrupt(
+            f"{origin} holds {', '.join(wrong) or 'k'} in a wrong shape or type: export it again"
+        )
+    return NeighboursImputer(**arrays, k=neighbours)

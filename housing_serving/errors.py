@@ -1,0 +1,135 @@
+"""Errors as clients see them: one JSON shape for every status, never the text of an exception."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+REQUEST_ID = "housing_serving.request_id"
+# A full batch can be wrong in ten thousand places; nobody reads more than these.
+MAX_DETAILS = 100
+
+
+class ErrorDetail(BaseModel):
+    """One field of the request that is wrong."""
+
+    field: str = Field(examples=["instances.0.longitude"])
+    message: str = Field(examples=["Input should be greater than or equal to -124.5"])
+    type: str = Field(examples=["greater_than_equal"])
+
+
+class ErrorBody(BaseModel):
+    """What went wrong."""
+
+    code: str = Field(description="Stable, for programs.", examples=["invalid_request"])
+    message: str = Field(description="For people.", examples=["1 field is invalid."])
+    details: list[ErrorDetail] = Field(default_factory=list)
+
+
+class ErrorResponse(BaseModel):
+    """The body of every response that is not a success."""
+
+    error: ErrorBody
+    request_id: str | None = Field(None, examples=["6f1c1c0f4e0b4b0f8b7f3f3f1d2c9a55"])
+
+
+class ServiceError(HTTPException):
+    """An error with its status, its stable code and a message meant for the client."""
+
+    def __init__(
+        self, status: HTTPStatus, code: str, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(status, message, headers)
+        self.code = code
+
+
+class ModelNotReady(ServiceError):
+    """No model is loaded yet."""
+
+    def __init__(self, retry_seconds: float) -> None:
+        super().__init__(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "model_not_ready",
+            "No model is loaded yet; the service keeps looking for one.",
+            {"Retry-After": str(max(1, round(retry_seconds)))},
+        )
+
+
+class PayloadTooLarge(ServiceError):
+    """The request body exceeds what is read."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            "payload_too_large",
+            f"The request body is larger than {limit} bytes; send fewer instances at once.",
+        )
+
+
+def error_response(
+    scope: Mapping[str, Any],
+    status: int,
+    code: str,
+    message: str,
+    *,
+    details: Sequence[ErrorDetail] = (),
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """The response for an error; `scope` is the request's, for its id."""
+    body = ErrorResponse(
+        error=ErrorBody(code=code, message=message, details=list(details)), request_id=scope.get(REQUEST_ID)
+    )
+    return JSONResponse(body.model_dump(exclude_none=True), status, headers)
+
+
+def internal_error(scope: Mapping[str, Any]) -> JSONResponse:
+    """The response for a defect of the service; what happened is in its log under the request's id."""
+    return error_response(
+        scope,
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "internal_error",
+        "The service failed to answer; its log has the details under this request id.",
+    )
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every error of the framework and of the routes in the one shape."""
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+
+
+async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101  (registered for this type alone)
+    status = HTTPStatus(error.status_code)
+    if isinstance(error, ServiceError):
+        return error_response(request.scope, status, error.code, error.detail, headers=error.headers)
+    code = status.phrase.lower().replace(" ", "_")
+    return error_response(request.scope, status, code, f"{status.phrase}.", headers=error.headers)
+
+
+async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101  (registered for this type alone)
+    problems = error.errors()
+    details = [_detail(problem) for problem in problems[:MAX_DETAILS]]
+    count = f"{len(problems)} field is" if len(problems) == 1 else f"{len(problems)} fields are"
+    listed = f"; the first {MAX_DETAILS} are listed" if len(problems) > MAX_DETAILS else ""
+    return error_response(
+        request.scope,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "invalid_request",
+        f"{count} invalid{listed}.",
+        details=details,
+    )
+
+
+def _detail(problem: Mapping[str, Any]) -> ErrorDetail:
+    if problem["type"] == "json_invalid":
+        return ErrorDetail(field="body", message="The body is not valid JSON.", type="json_invalid")
+    # The first part says "body" of every field.
+    field = ".".join(str(part) for part in problem["loc"][1:]) or "body"
+    return ErrorDetail(field=field, message=problem["msg"], type=problem["type"])

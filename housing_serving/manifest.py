@@ -1,0 +1,129 @@
+"""`bundle.json`: what a model bundle says about itself, typed and checked."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from housing_serving.features import NUMERIC_FEATURES, FeatureSpec
+
+FORMAT_VERSION: Final = 1
+MANIFEST_FILE = "bundle.json"
+MODEL_FILE = "model.onnx"
+# The file an imputer of each kind is stored in; a constant lives in the manifest.
+IMPUTER_FILES: Mapping[str, str] = {"neighbours": "imputer.npz", "compiled": "imputer.onnx"}
+
+
+def _plain_file_name(name: str) -> str:
+    # A bundle comes from outside: a name that is a path could read anything the process may read.
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        raise ValueError(f"{name!r} is not a plain file name")
+    return name
+
+
+def _as_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
+FileName = Annotated[str, AfterValidator(_plain_file_name)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+UtcDatetime = Annotated[AwareDatetime, AfterValidator(_as_utc)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class FeatureRange(_Part):
+    """One numeric feature as the training rows had it."""
+
+    name: str
+    minimum: float
+    maximum: float
+    nullable: bool = False
+
+
+class Preprocessing(_Part):
+    """The fitted values of the feature matrix."""
+
+    categories: tuple[str, ...]
+    # Rows of (latitude, longitude).
+    cluster_centers: tuple[tuple[float, float], ...]
+    gamma: Annotated[float, Field(gt=0)]
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """The same values as the feature code takes them."""
+        return FeatureSpec(self.categories, self.cluster_centers, self.gamma)
+
+
+class ImputerSpec(_Part):
+    """How null bedrooms are filled."""
+
+    # The published strategy's name, for people; `kind` is what the reader acts on.
+    strategy: str
+    kind: Literal["constant", "neighbours", "compiled"]
+    value: float | None = None
+    per_household: bool = False
+
+    @model_validator(mode="after")
+    def _constant_has_a_value(self) -> Self:
+        if (self.kind == "constant") != (self.value is not None):
+            raise ValueError("value is given for the kind constant, and only for it")
+        return self
+
+
+class IntervalSpec(_Part):
+    """A price's interval: from `price + lower_offset` (never below zero) to `price + upper_offset`."""
+
+    level: Annotated[float, Field(gt=0, lt=1)]
+    lower_offset: Annotated[float, Field(le=0)]
+    upper_offset: Annotated[float, Field(ge=0)]
+
+
+class BundleManifest(_Part):
+    """Everything a bundle states about its model and its own files."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    model_name: str
+    model_version: Annotated[int, Field(ge=1)]
+    algorithm: str
+    snapshot: str
+    data_hash: str
+    git_commit: str
+    target: str
+    created_at: UtcDatetime
+    metrics: dict[str, float]
+    # Training ranges of the numeric features, in the order of the feature contract.
+    features: tuple[FeatureRange, ...]
+    # Categories seen in training.
+    categories: tuple[str, ...]
+    preprocessing: Preprocessing
+    imputer: ImputerSpec
+    interval: IntervalSpec
+    libraries: dict[str, str]
+    # sha256 of every other file of the bundle.
+    files: dict[FileName, Sha256]
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        names = tuple(feature.name for feature in self.features)
+        if names != NUMERIC_FEATURES:
+            raise ValueError(f"features are {names}, this reader's contract is {NUMERIC_FEATURES}")
+        needed = {MODEL_FILE} | ({self.imputer_file} if self.imputer_file else set())
+        if missing := needed - self.files.keys():
+            raise ValueError(f"files does not list {', '.join(sorted(missing))}")
+        if MANIFEST_FILE in self.files:
+            raise ValueError(f"files lists {MANIFEST_FILE}, which cannot hold its own hash")
+        return self
+
+    @property
+    def imputer_file(self) -> str | None:
+        """Name of the file the imputer is stored in, if it has one."""
+        return IMPUTER_FILES.get(self.imputer.kind)
+
+    def to_json(self) -> bytes:
+        """The bytes of `bundle.json`: indented, so that two bundles can be compared line by line."""
+        return self.model_dump_json(indent=2, exclude_none=True).encode() + b"\n"

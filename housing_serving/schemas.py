@@ -1,0 +1,190 @@
+"""Requests and responses of the HTTP interface, with the examples its documentation shows."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from housing_serving.bundle import Predictions
+from housing_serving.features import CATEGORICAL_FEATURE, CATEGORIES, LIMITS, NUMERIC_FEATURES
+
+MAX_INSTANCES = 1000
+
+
+def _canonical_category(value: object) -> str:
+    name = value.strip().upper() if isinstance(value, str) else None
+    if name not in CATEGORIES:
+        choices = {"choices": ", ".join(CATEGORIES)}
+        raise PydanticCustomError("unknown_category", "Input should be one of {choices}", choices)
+    return name
+
+
+def _number(name: str, description: str, example: float) -> FieldInfo:
+    minimum, maximum = LIMITS[name]
+    field: FieldInfo = Field(ge=minimum, le=maximum, strict=True, description=description, examples=[example])
+    return field
+
+
+OceanProximity = Annotated[
+    str,
+    BeforeValidator(_canonical_category),
+    Field(
+        description="Where the block group lies; upper and lower case are the same.",
+        examples=["NEAR BAY"],
+        json_schema_extra={"enum": list(CATEGORIES)},
+    ),
+]
+
+
+class HousingInstance(BaseModel):
+    """One census block group, in raw units."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {
+                "longitude": -122.23,
+                "latitude": 37.88,
+                "housing_median_age": 41,
+                "total_rooms": 880,
+                "total_bedrooms": 129,
+                "population": 322,
+                "households": 126,
+                "median_income": 8.3252,
+                "ocean_proximity": "NEAR BAY",
+            }
+        },
+    )
+
+    longitude: Annotated[float, _number("longitude", "Degrees east; California is negative.", -122.23)]
+    latitude: Annotated[float, _number("latitude", "Degrees north.", 37.88)]
+    housing_median_age: Annotated[float, _number("housing_median_age", "Years.", 41)]
+    total_rooms: Annotated[float, _number("total_rooms", "Rooms of all homes in the block group.", 880)]
+    total_bedrooms: Annotated[
+        float | None,
+        _number(
+            "total_bedrooms", "Bedrooms of all homes; estimated from the rest when null or left out.", 129
+        ),
+    ] = None
+    population: Annotated[float, _number("population", "People.", 322)]
+    households: Annotated[float, _number("households", "Occupied homes.", 126)]
+    median_income: Annotated[float, _number("median_income", "Tens of thousands of dollars a year.", 8.3252)]
+    ocean_proximity: OceanProximity
+
+
+class PredictionRequest(BaseModel):
+    """Block groups to price."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    instances: Annotated[list[HousingInstance], Field(min_length=1, max_length=MAX_INSTANCES)]
+
+
+class ConfidenceInterval(BaseModel):
+    """Where the price lies with the given probability, for homes like those of the training data."""
+
+    lower: float = Field(description="Dollars, never below zero.", examples=[331200.0])
+    upper: float = Field(description="Dollars.", examples=[523400.0])
+    level: float = Field(examples=[0.9])
+
+
+class Prediction(BaseModel):
+    """The answer to one instance."""
+
+    predicted_price: float = Field(description="Dollars.", examples=[427300.0])
+    confidence_interval: ConfidenceInterval
+
+
+class PredictionResponse(BaseModel):
+    """One prediction per instance, in the order of the request."""
+
+    predictions: list[Prediction]
+    model_version: str = Field(description="The version that answered.", examples=["1"])
+
+
+class FeatureInfo(BaseModel):
+    """A numeric feature and the range the model was trained on."""
+
+    name: str = Field(examples=["median_income"])
+    minimum: float = Field(examples=[0.4999])
+    maximum: float = Field(examples=[15.0001])
+    nullable: bool = Field(examples=[False])
+
+
+class ModelInfo(BaseModel):
+    """The model that answers, as its bundle describes it."""
+
+    status: str = Field(examples=["ready"])
+    model_loaded: bool = Field(examples=[True])
+    model_name: str = Field(examples=["housing_price_model"])
+    model_version: str = Field(examples=["1"])
+    algorithm: str = Field(examples=["RandomForest"])
+    target: str = Field(examples=["median_house_value"])
+    snapshot: str = Field(examples=["2025-01-05"])
+    data_hash: str = Field(examples=["2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"])
+    git_commit: str = Field(examples=["ebe5dd9"])
+    created_at: datetime
+    metrics: dict[str, float] = Field(examples=[{"mae": 31800.5, "r2": 0.83, "wmape": 15.2}])
+    features: list[FeatureInfo]
+    categories: list[str] = Field(description="Categories seen in training.", examples=[list(CATEGORIES)])
+    imputation: str = Field(description="How null bedrooms are estimated.", examples=["ratio_boosting"])
+    interval_level: float = Field(examples=[0.9])
+    libraries: dict[str, str] = Field(examples=[{"numpy": "2.4.0"}])
+    source: str = Field(
+        description="Where the bundle was loaded from.", examples=["gs://bucket/models/housing_price_model/1"]
+    )
+
+
+class Health(BaseModel):
+    """Liveness: the process answers."""
+
+    status: str = Field(examples=["healthy"])
+    model_loaded: bool = Field(examples=[True])
+    version: str = Field(description="Of the service, not of the model.", examples=["0.1.0"])
+
+
+class Readiness(BaseModel):
+    """Readiness: predictions are answered."""
+
+    status: str = Field(examples=["ready"])
+    model_version: str = Field(examples=["1"])
+
+
+class ServiceInfo(BaseModel):
+    """What this service is and where to look next."""
+
+    name: str
+    version: str
+    description: str
+    docs_url: str = Field(examples=["/docs"])
+    health_url: str = Field(examples=["/health"])
+
+
+def instance_columns(instances: Sequence[HousingInstance]) -> dict[str, NDArray[Any]]:
+    """The instances as the bundle takes them: one array per raw feature, null bedrooms as NaN."""
+    columns: dict[str, NDArray[Any]] = {
+        # numpy turns None into NaN here.
+        name: np.array([getattr(instance, name) for instance in instances], dtype=np.float64)
+        for name in NUMERIC_FEATURES
+    }
+    columns[CATEGORICAL_FEATURE] = np.array(
+        [instance.ocean_proximity for instance in instances], dtype=object
+    )
+    return columns
+
+
+def prediction_list(predictions: Predictions, level: float) -> list[Prediction]:
+    """The bundle's arrays as the response's list."""
+    price, lower, upper = predictions.price, predictions.lower, predictions.upper
+    return [
+        Prediction(
+            predicted_price=middle,
+            confidence_interval=ConfidenceInterval(lower=low, upper=high, level=level),
+        )
+        for middle, low, high in zip(price.tolist(), lower.tolist(), upper.tolist(), strict=True)
+    ]
