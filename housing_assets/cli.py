@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,6 +24,10 @@ console = Console()
 SnapshotOption = Annotated[
     str | None,
     typer.Option(help="Weekly snapshot to train on, a Sunday as YYYY-MM-DD.  [default: the newest]"),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(help="YAML file with run configuration, as the launchpad of the Dagster UI shows it."),
 ]
 
 
@@ -55,12 +60,12 @@ def demo() -> None:
 
 
 @app.command()
-def train(snapshot: SnapshotOption = None) -> None:
+def train(snapshot: SnapshotOption = None, config: ConfigOption = None) -> None:
     """Run `training_job` for one snapshot: from source rows to a version in `staging`."""
     from housing_assets.demo import DemoError, run_training  # noqa: PLC0415
 
     try:
-        outcome = run_training(load_settings(), console, snapshot)
+        outcome = run_training(load_settings(), console, snapshot, config)
     except DemoError as error:
         fail(str(error))
     else:

@@ -5,12 +5,15 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import requests
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -48,7 +51,7 @@ def run_demo(settings: Settings, console: Console) -> None:
         DemoError: training failed, or the service did not answer.
     """
     started = time.monotonic()
-    outcome = run_training(settings, console, None)
+    outcome = run_training(settings, console)
     version = str(outcome.metadata["registered_model"]["model_version"])
     with console.status("starting the prediction service"), running_service(settings) as url:
         answer = requests.post(f"{url}/api/v1/predict", json={"instances": [EXAMPLE]}, timeout=30)
@@ -60,11 +63,13 @@ def run_demo(settings: Settings, console: Console) -> None:
     summarize(console, outcome, body, time.monotonic() - started, settings)
 
 
-def run_training(settings: Settings, console: Console, snapshot: str | None) -> "Outcome":
-    """Execute the training job with a line per finished asset.
+def run_training(
+    settings: Settings, console: Console, snapshot: str | None = None, config: Path | None = None
+) -> "Outcome":
+    """Execute the training job with a line per finished step.
 
     Raises:
-        DemoError: the snapshot is unknown, or a step failed.
+        DemoError: the snapshot is unknown, the configuration is not readable, or a step failed.
     """
     from housing_assets.training import train  # noqa: PLC0415  (loads the whole graph)
 
@@ -72,17 +77,36 @@ def run_training(settings: Settings, console: Console, snapshot: str | None) -> 
     if not SNAPSHOTS.has_partition_key(key):
         raise DemoError(f"{key!r} is no snapshot: give a Sunday from 2025-01-05 to {latest_snapshot()}")
     prepare_instance(settings)
+    # What Dagster says about its own API is for developers, not for who runs a demo.
+    for category in (dg.BetaWarning, dg.PreviewWarning):
+        warnings.simplefilter("ignore", category)
     console.print(f"Training on snapshot [bold]{key}[/], stored under {settings.storage_root}")
     with dg.DagsterInstance.get() as instance, console.status("loading the asset graph") as spinner:
         outcome = train(
             instance,
             key,
+            run_config_of(config),
             on_step=lambda step, seconds: console.print(f"  [green]✓[/] {step:<46}{seconds:7.1f} s"),
             on_message=lambda message: spinner.update(message[:100]),
         )
     if not outcome.success:
         raise DemoError("training failed\n" + "\n".join(outcome.failures))
     return outcome
+
+
+def run_config_of(path: Path | None) -> dict[str, Any]:
+    """The run configuration in a YAML file, as the launchpad of the Dagster UI shows it."""
+    if path is None:
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise DemoError(f"{path} is not a readable YAML file: {error}") from error
+    if not isinstance(content, dict):
+        raise DemoError(
+            f"{path} must hold a mapping, for example ops: {{sweep_result: {{config: {{n_trials: 60}}}}}}"
+        )
+    return content
 
 
 @contextmanager
@@ -150,7 +174,7 @@ def summarize(
     for name in ("metric", "test set"):
         table.add_column(name, justify="left" if name == "metric" else "right")
     for name, unit in (("rmse", "$"), ("mae", "$"), ("r2", ""), ("mape", "%"), ("within_10pct", "%")):
-        value = float(model[name])
+        value = float(str(model[name]))
         table.add_row(name, f"${value:,.0f}" if unit == "$" else f"{value:.4g}{unit and ' ' + unit}")
     price = answer["predictions"][0]
     interval = price["confidence_interval"]

@@ -2,8 +2,9 @@
 
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import dagster as dg
 
@@ -56,6 +57,7 @@ class Follower:
         self._on_step = on_step
         self._on_message = on_message
         self._cursor: str | None = None
+        self._checks: dict[str, str] = {}
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -92,7 +94,11 @@ class Follower:
         elif event.is_step_success and event.step_key:
             seconds = event.step_success_data.duration_ms / 1000
             self.outcome.seconds[event.step_key] = seconds
-            self._on_step(event.step_key, seconds)
+            self._on_step(self._checks.get(event.step_key, event.step_key), seconds)
+        elif event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION and event.step_key:
+            evaluation = event.asset_check_evaluation_data
+            if event.step_key.endswith(evaluation.check_name):
+                self._checks[event.step_key] = f"  {evaluation.check_name}"
         elif event.is_step_materialization:
             materialization = event.step_materialization_data.materialization
             values: dict[str, object] = {
@@ -101,6 +107,8 @@ class Follower:
             self.outcome.metadata[materialization.asset_key.to_user_string()] = values
         elif event.is_step_failure:
             self.outcome.failures.append(failure_message(event))
+        elif event.is_failure and not self.outcome.failures:
+            self.outcome.failures.append(event.message or "the run failed before its first step")
 
 
 def failure_message(event: dg.DagsterEvent) -> str:
@@ -113,17 +121,26 @@ def failure_message(event: dg.DagsterEvent) -> str:
 def train(
     instance: dg.DagsterInstance,
     snapshot: str,
+    run_config: Mapping[str, Any],
     *,
     on_step: Callable[[str, float], None],
     on_message: Callable[[str], None],
 ) -> Outcome:
-    """Execute `training_job` for one snapshot with the configured executor, and return what it told."""
+    """Execute `training_job` for one snapshot with the configured executor, and return what it told.
+
+    Args:
+        instance: where the run is recorded.
+        snapshot: partition key.
+        run_config: configuration of the assets, as in the launchpad of the Dagster UI.
+        on_step: called with every finished step and its seconds.
+        on_message: called with what the running step logs.
+    """
     invocation = uuid.uuid4().hex
     with Follower(instance, invocation, on_step, on_message) as follower:
         result = dg.execute_job(
             dg.reconstructable(training_job_definition),
             instance=instance,
-            run_config=QUIET_CONSOLE,
+            run_config={**QUIET_CONSOLE, **run_config},
             tags={"dagster/partition": snapshot, INVOCATION_TAG: invocation},
         )
         success = result.success

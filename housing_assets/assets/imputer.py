@@ -14,20 +14,22 @@ from housing_assets.tracking import TrackingResource
 
 
 class Strategy(StrEnum):
-    """How missing `total_bedrooms` are filled; `auto` takes the best of the comparison."""
+    """How missing `total_bedrooms` are filled; Dagster's configuration spells members by their names."""
 
-    AUTO = "auto"
-    MEDIAN = "median"
-    MEAN = "mean"
-    KNN = "knn"
-    ITERATIVE_FOREST = "iterative_forest"
-    RATIO_BOOSTING = "ratio_boosting"
+    auto = "auto"
+    median = "median"
+    mean = "mean"
+    knn = "knn"
+    iterative_forest = "iterative_forest"
+    ratio_boosting = "ratio_boosting"
 
 
 class ImputerConfig(dg.Config):
     """How the imputer is chosen."""
 
-    strategy: Strategy = Field(default=Strategy.AUTO, description="Strategy, or auto for the best one.")
+    strategy: Strategy = Field(
+        default=Strategy.auto, description="auto compares the strategies and takes the best."
+    )
     mask_fraction: float = Field(
         default=0.2, gt=0, lt=1, description="Share of known values that is hidden for the comparison."
     )
@@ -47,26 +49,26 @@ def imputer(
     Fitted on training rows only; the price is never a predictor, so the same imputer works in the service.
     """
     with tracking.step(context, job_type="imputation", artifact_type="imputer") as step:
-        comparison = compare_strategies(
-            train_set,
-            mask_fraction=config.mask_fraction,
-            repeats=config.repeats,
-            seed=config.random_state,
-        )
-        chosen = comparison.best if config.strategy is Strategy.AUTO else config.strategy.value
-        fitted = BedroomImputer(strategy=chosen, random_state=config.random_state).fit(train_set)
-        step.log(imputation_report(comparison, chosen))
-    return dg.MaterializeResult(value=fitted, metadata=step.metadata)
+        chosen, seed = config.strategy.value, config.random_state
+        if config.strategy is Strategy.auto:
+            comparison = compare_strategies(
+                train_set, mask_fraction=config.mask_fraction, repeats=config.repeats, seed=seed
+            )
+            chosen = comparison.best
+            step.log(comparison_report(comparison))
+        fitted = BedroomImputer(strategy=chosen, random_state=seed).fit(train_set)
+        step.log(StepReport(params={"imputation_strategy": chosen}))
+    return dg.MaterializeResult(value=fitted, metadata={**step.metadata, "strategy": chosen})
 
 
-def imputation_report(comparison: ImputationComparison, chosen: str) -> StepReport:
+def comparison_report(comparison: ImputationComparison) -> StepReport:
     """Masked error by strategy."""
     by_strategy = comparison.table.set_index("strategy")["rmse"]
     return StepReport(
-        params={"best_imputation_method": comparison.best, "imputation_strategy": chosen},
+        params={"best_imputation_method": comparison.best},
         metrics={f"imputation_rmse_{name}": value for name, value in by_strategy.items()},
         tables={"imputation_strategies": comparison.table},
-        figures={"imputation_comparison": plots.imputation_comparison(comparison.table, chosen)},
+        figures={"imputation_comparison": plots.imputation_comparison(comparison.table, comparison.best)},
     )
 
 

@@ -23,8 +23,8 @@ from housing_assets.tracking import TrackingResource
 class Grid(StrEnum):
     """How many settings of each family are tried."""
 
-    SMALL = "small"
-    FULL = "full"
+    small = "small"
+    full = "full"
 
 
 class ModelSelectionConfig(dg.Config):
@@ -33,7 +33,7 @@ class ModelSelectionConfig(dg.Config):
     families: list[str] = Field(
         default=list(FAMILIES), description=f"Families to compare, of: {list(FAMILIES)}."
     )
-    grid: Grid = Field(default=Grid.SMALL, description="small: seconds; full: the published grids, hours.")
+    grid: Grid = Field(default=Grid.small, description="small: seconds; full: the published grids, hours.")
     n_folds: int = Field(default=3, ge=2, description="Folds of the shuffled cross-validation.")
     random_state: int = Field(default=42, description="Seed of folds and models.")
 

@@ -49,6 +49,7 @@ def sweep_result(
             seed=config.random_state,
             study_name=f"{family}-{content_hash(train_set)[:12]}",
             progress=context.log.info,
+            start_from=model_selection["best_params"].get(family),
         )
         step.log(sweep_report(result))
     return dg.MaterializeResult(value=result.best_params.model_dump(mode="json"), metadata=step.metadata)

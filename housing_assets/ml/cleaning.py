@@ -78,8 +78,9 @@ def _refuse_contradictions(identified: pd.DataFrame) -> None:
     clashing = identified[identified.duplicated(ID_COLUMN, keep=False)]
     if clashing.empty:
         return
-    numbers = [", ".join(str(row + 1) for row in group.index) for _, group in clashing.groupby(ID_COLUMN)]
-    shown = "; ".join(f"rows {rows}" for rows in sorted(numbers)[:SHOWN_ROWS])
+    groups = clashing.groupby(ID_COLUMN, sort=False)
+    numbers = [", ".join(str(row + 1) for row in group.index) for _, group in groups]
+    shown = "; ".join(f"rows {rows}" for rows in numbers[:SHOWN_ROWS])
     more = f"; and {len(numbers) - SHOWN_ROWS} more" if len(numbers) > SHOWN_ROWS else ""
     raise ValueError(
         f"{len(numbers)} block group(s) occur with differing values ({shown}{more}): "

@@ -7,6 +7,7 @@ Fitted on training rows; the price is never a predictor. The arithmetic is that 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from housing_assets.ml.columns import columns_of
 from housing_serving.features import NULLABLE_FEATURE, Columns, FloatArray, row_features
@@ -34,6 +35,12 @@ NEIGHBOURS = 5
 FOREST_TREES = 100
 
 
+@cache
+def _threadpools() -> ThreadpoolController:
+    """The process's thread pools, looked up once: that takes longer than a prediction."""
+    return ThreadpoolController()
+
+
 @dataclass(frozen=True)
 class EstimatorImputer:
     """A fitted regression as the imputer; `per_household` when it answers bedrooms per household."""
@@ -43,7 +50,9 @@ class EstimatorImputer:
 
     def estimate(self, columns: Columns) -> FloatArray:
         """One estimate per row, not yet whole."""
-        answer: FloatArray = self.estimator.predict(imputer_matrix(columns))
+        # Threads for a few rows cost more than they save, a hundredfold on a busy machine.
+        with _threadpools().limit(limits=1, user_api="openmp"):
+            answer: FloatArray = self.estimator.predict(imputer_matrix(columns))
         return answer * columns["households"] if self.per_household else answer
 
 
@@ -88,7 +97,8 @@ class BedroomImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
         if self.strategy in ("median", "mean"):
             return ConstantImputer(self.constant_)
         if self.strategy == "knn":
-            return NeighboursImputer(self.reference_, self.values_, self.mean_, self.scale_, NEIGHBOURS)
+            k = min(NEIGHBOURS, len(self.values_))
+            return NeighboursImputer(self.reference_, self.values_, self.mean_, self.scale_, k)
         return EstimatorImputer(self.estimator_, self.per_household)
 
     def _fit_median(self, known: Columns) -> None:

@@ -223,8 +223,7 @@ def _stages(space: SearchSpace, n_folds: int) -> list[int]:
 
 def _survivors(study: optuna.Study, running: Sequence[_Run], space: SearchSpace, step: int) -> list[_Run]:
     """Those of the running trials that are among the best 1/eta of all that got to this step."""
-    if space.early_terminate is None:
-        return list(running)
+    eta = space.early_terminate.eta if space.early_terminate else 1
     trials = study.get_trials(deepcopy=False)
     reached = {
         trial.number: trial.intermediate_values[step] for trial in trials if step in trial.intermediate_values
@@ -232,7 +231,7 @@ def _survivors(study: optuna.Study, running: Sequence[_Run], space: SearchSpace,
     maximize = space.metric.goal == "maximize"
     # Ties go to the earlier trial.
     ranking = sorted(reached, key=lambda number: (-reached[number] if maximize else reached[number], number))
-    kept = ranking[: max(1, len(ranking) // space.early_terminate.eta)]
+    kept = ranking[: max(1, len(ranking) // eta)]
     return [run for run in running if run.trial.number in kept]
 
 

@@ -32,7 +32,7 @@ CITIES = {
 # Enlarged parts of the map: west, east, south, north.
 ZOOMS = {
     "San Francisco Bay Area": (-122.85, -121.45, 37.15, 38.15),
-    "Los Angeles": (-118.75, -117.35, 33.5, 34.35),
+    "Los Angeles": (-118.75, -117.35, 33.4, 34.4),
 }
 # Residuals beyond this share on either side get the end colours: a few would pale all the others.
 COLOUR_SPAN = 0.95
@@ -63,7 +63,8 @@ def model_comparison(table: pd.DataFrame) -> bytes:
 
 
 def _bar_notes(axes: Any, ends: "pd.Series[float]", pattern: str, values: Any = None) -> None:  # noqa: ANN401
-    longest = float(ends.max())
+    # Bars that are all zero still need an axis.
+    longest = float(ends.max()) or 1.0
     for place, (end, value) in enumerate(zip(ends, ends if values is None else values, strict=True)):
         axes.text(end + longest * 0.015, place, pattern.format(value), va="center", fontsize=12, color=INK)
     axes.set_xlim(0, longest * 1.25)
@@ -141,7 +142,8 @@ def residual_map(predictions: pd.DataFrame) -> bytes:
         # A degree of longitude is shorter than one of latitude.
         axes.set_aspect(1 / np.cos(np.radians(36.0)), adjustable="datalim" if name == "state" else "box")
         axes.set_facecolor("#F4F4F4")
-        style(axes, xlabel="Longitude (°)", ylabel="Latitude (°)")
+        style(axes)
+    style(panels["state"], xlabel="Longitude (°)", ylabel="Latitude (°)")
     _zoom(panels)
     _cities(panels["state"])
     bar = figure.colorbar(points, ax=list(panels.values()), pad=0.01, extend="both", aspect=32)
@@ -154,6 +156,7 @@ def _zoom(panels: dict[str, Any]) -> None:
     for name, (west, east, south, north) in ZOOMS.items():
         panels[name].set(xlim=(west, east), ylim=(south, north))
         panels[name].set_title(name, fontsize=12, color=INK)
+        panels[name].locator_params(nbins=5)
         corners = [(west, south), (east, south), (east, north), (west, north), (west, south)]
         panels["state"].plot(*zip(*corners, strict=True), color=INK, linewidth=1)
 

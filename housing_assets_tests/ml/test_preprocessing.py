@@ -1,0 +1,136 @@
+"""The feature pipeline: what it learns, what it gives, and that a row gives the same bits in any company."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import Pipeline
+
+from housing_assets.formats import decode, encode
+from housing_assets.ml.imputation import BedroomImputer
+from housing_assets.ml.preprocessing import (
+    DEFAULT_CLUSTERS,
+    FeatureEncoder,
+    RowFeatures,
+    fit_preprocessing,
+    scan_clusters,
+)
+from housing_assets_tests.ml.block_groups import block_groups
+from housing_serving.features import CATEGORIES, RAW_FEATURES, ROW_FEATURES, TARGET
+
+
+def fitted(train: pd.DataFrame, n_clusters: int = 4) -> Pipeline:
+    """Row features, imputer and encoder, from raw columns to the matrix."""
+    imputer = BedroomImputer().fit(train)
+    preprocessing = fit_preprocessing(imputer, train, n_clusters, gamma=0.5, seed=1)
+    return Pipeline([("row_features", RowFeatures()), *preprocessing.steps])
+
+
+def test_matrix_columns_are_named_and_counted() -> None:
+    pipeline = fitted(block_groups(200))
+    names = pipeline[-1].get_feature_names_out()
+    assert names[:8].tolist() == list(RAW_FEATURES[:8])
+    assert names[8:12].tolist() == list(ROW_FEATURES)
+    assert names[12:16].tolist() == [f"cluster_similarity_{number}" for number in range(4)]
+    assert names[16:].tolist() == [f"ocean_proximity={category}" for category in CATEGORIES]
+    assert pipeline.transform(block_groups(200)).shape == (200, 21)
+
+
+def test_default_width_is_that_of_ten_clusters() -> None:
+    train = block_groups(200)
+    preprocessing = fit_preprocessing(BedroomImputer("median").fit(train), train)
+    assert DEFAULT_CLUSTERS == 10
+    assert preprocessing.transform(train).shape == (200, 27)
+
+
+def test_each_row_gives_the_same_bits_alone_as_in_the_batch_with_and_without_bedrooms() -> None:
+    frame = block_groups(1_000)
+    pipeline = fitted(frame)
+    for rows in (frame.head(60), frame.head(60).assign(total_bedrooms=np.nan)):
+        batch = pipeline.transform(rows)
+        for number in range(len(rows)):
+            assert pipeline.transform(rows.iloc[[number]]).tobytes() == batch[number].tobytes()
+
+
+def test_matrix_is_finite_and_holds_only_what_float32_can() -> None:
+    frame = block_groups(500).assign(total_bedrooms=np.nan)
+    matrix = fitted(block_groups(500)).transform(frame)
+    assert np.isfinite(matrix).all()
+    np.testing.assert_array_equal(matrix, matrix.astype(np.float32))
+
+
+def test_two_fits_give_the_same_bits() -> None:
+    frame = block_groups(500)
+    assert fitted(frame).transform(frame).tobytes() == fitted(frame).transform(frame).tobytes()
+
+
+def test_a_stored_pipeline_answers_as_the_fitted_one() -> None:
+    frame = block_groups(200)
+    pipeline = fitted(frame)
+    stored = decode("pipeline.skops", encode("pipeline.skops", pipeline))
+    assert stored.transform(frame).tobytes() == pipeline.transform(frame).tobytes()
+    assert stored[-1].spec_ == pipeline[-1].spec_
+
+
+def test_only_raw_columns_matter() -> None:
+    frame = block_groups(100)
+    pipeline = fitted(frame)
+    changed = frame.assign(**{TARGET: 1.0, "block_group_id": "x", "rooms_per_household": 99.0})
+    np.testing.assert_array_equal(pipeline.transform(changed), pipeline.transform(frame[list(RAW_FEATURES)]))
+
+
+def test_centres_are_where_the_block_groups_are_from_south_to_north() -> None:
+    frame = block_groups(90)
+    frame["latitude"] = [38.0] * 30 + [33.0] * 30 + [35.5] * 30
+    frame["longitude"] = [-122.0] * 30 + [-117.0] * 30 + [-119.0] * 30
+    spec = FeatureEncoder(n_clusters=3, gamma=2).fit(frame).spec_
+    np.testing.assert_allclose(spec.cluster_centers, [(33.0, -117.0), (35.5, -119.0), (38.0, -122.0)])
+    assert (spec.gamma, spec.categories) == (2.0, CATEGORIES)
+
+
+def test_an_absent_category_keeps_its_column() -> None:
+    inland = block_groups(300).query("ocean_proximity == 'INLAND'")
+    matrix = fitted(inland).transform(inland)
+    np.testing.assert_array_equal(matrix[:, -5:], [[0.0, 1.0, 0.0, 0.0, 0.0]] * len(inland))
+
+
+def test_more_clusters_than_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="n_samples=3 should be >= n_clusters=10"):
+        FeatureEncoder().fit(block_groups(3))
+
+
+def test_transformers_follow_scikit_learn() -> None:
+    encoder = FeatureEncoder(n_clusters=3, gamma=0.7, random_state=5)
+    assert clone(encoder).get_params() == {"gamma": 0.7, "n_clusters": 3, "random_state": 5}
+    with pytest.raises(NotFittedError):
+        Pipeline([("encoder", encoder)]).transform(block_groups(3))
+    raw = RowFeatures().fit_transform(block_groups(3))
+    assert list(raw.columns) == [*RAW_FEATURES, *ROW_FEATURES]
+
+
+def test_scan_reports_every_k_and_inertia_falls() -> None:
+    scan = scan_clusters(block_groups(800), ks=(2, 4, 8), sample=300)
+    assert list(scan.columns) == ["k", "inertia", "silhouette", "davies_bouldin"]
+    assert scan["k"].tolist() == [2, 4, 8]
+    assert scan["inertia"].is_monotonic_decreasing
+    assert scan["silhouette"].between(-1, 1).all()
+    assert (scan["davies_bouldin"] > 0).all()
+
+
+def test_scan_finds_three_towns() -> None:
+    frame = block_groups(300)
+    towns = np.arange(300) % 3
+    near = np.random.default_rng(0).normal(0, 0.05, (300, 2))
+    frame["latitude"] = np.array([33.0, 36.0, 39.0])[towns] + near[:, 0]
+    frame["longitude"] = np.array([-117.0, -119.0, -122.0])[towns] + near[:, 1]
+    scan = scan_clusters(frame, ks=range(2, 6))
+    assert scan.loc[scan["silhouette"].idxmax(), "k"] == 3
+    assert scan.loc[scan["davies_bouldin"].idxmin(), "k"] == 3
+
+
+def test_scan_depends_on_the_seed_alone() -> None:
+    frame = block_groups(300)
+    pd.testing.assert_frame_equal(
+        scan_clusters(frame, (3, 5), seed=4), scan_clusters(frame, (3, 5), seed=4), check_exact=True
+    )
