@@ -50,6 +50,14 @@ def compute_logs(settings: Settings) -> dict[str, Any]:
     }
 
 
+def create_databases() -> None:
+    """Create the instance's SQLite files, before several processes do it at the same time and break them."""
+    import dagster as dg  # noqa: PLC0415  (seconds to import)
+
+    with dg.DagsterInstance.get() as instance:
+        instance.get_runs_count()
+
+
 def prepare_instance(settings: Settings) -> Path:
     """Write the instance's `dagster.yaml`, point `DAGSTER_HOME` at it, and return the folder."""
     home = settings.dagster_home

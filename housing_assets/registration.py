@@ -59,8 +59,8 @@ def register(
     for abandoned in registry.abandoned(is_active):
         discard(registry, store, abandoned)
     example = candidate.train[list(RAW_FEATURES)].head(EXAMPLE_ROWS)
-    model_uri = registry.log_model(mlflow_run_id, candidate.pipeline, example, list(TRUSTED_TYPES))
-    version = registry.create_version(mlflow_run_id, model_uri, candidate.card.dagster_run_id)
+    model_id = registry.log_model(mlflow_run_id, candidate.pipeline, example, list(TRUSTED_TYPES))
+    version = registry.create_version(mlflow_run_id, model_id, candidate.card.dagster_run_id)
     try:
         files = build_bundle(candidate, registry.name, version)
         parity = refuse_disparity(files, candidate)

@@ -34,7 +34,7 @@ class ModelRegistry:
         self._uri = tracking_uri
 
     def log_model(self, run_id: str, pipeline: Pipeline, example: pd.DataFrame, trusted: list[str]) -> str:
-        """Log the fitted pipeline to a run with signature and example, without pickle; returns its URI."""
+        """Log the fitted pipeline to a run with signature and example, without pickle; returns its id."""
         import mlflow  # noqa: PLC0415  (seconds to import)
 
         mlflow.set_tracking_uri(self._uri)
@@ -50,7 +50,7 @@ class ModelRegistry:
                 pip_requirements=pinned_requirements(),
             )
         self.client.update_run(run_id, status="RUNNING")
-        return str(logged.model_uri)
+        return str(logged.model_id)
 
     def load_model(self, version: int) -> Pipeline:
         """The fitted pipeline of a version, as logged for analysis."""
@@ -60,7 +60,7 @@ class ModelRegistry:
         mlflow.set_registry_uri(self._uri)
         return mlflow.sklearn.load_model(f"models:/{self.name}/{version}")
 
-    def create_version(self, run_id: str, model_uri: str, dagster_run_id: str) -> int:
+    def create_version(self, run_id: str, model_id: str, dagster_run_id: str) -> int:
         """A new version, marked incomplete until `complete`."""
         from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
@@ -70,7 +70,9 @@ class ModelRegistry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         tags = {STATE_TAG: INCOMPLETE, RUN_TAG: dagster_run_id}
-        created = self.client.create_model_version(self.name, source=model_uri, run_id=run_id, tags=tags)
+        created = self.client.create_model_version(
+            self.name, source=f"models:/{model_id}", run_id=run_id, tags=tags, model_id=model_id
+        )
         return int(created.version)
 
     def complete(self, version: int, description: str, tags: Mapping[str, str]) -> None:

@@ -1,11 +1,13 @@
 """The services of `make up`, run by supervisord: MLflow, Dagster webserver and daemon, and the API.
 
 supervisord restarts what dies and stops whole process groups; this module writes its configuration, waits
-until every service answers, and stops it.
+until every service answers, and stops it. Every process it starts carries a mark in its environment, so that
+what a killed service left behind (a code server, a run's process) is found and stopped too.
 """
 
 import hashlib
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -14,21 +16,31 @@ import time
 import xmlrpc.client
 from collections.abc import Callable, Mapping
 from configparser import RawConfigParser
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+import psutil
 import requests
+import yaml
 from supervisor.xmlrpc import SupervisorTransport
-from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+from tenacity import RetryError, retry, retry_if_result, stop_after_delay, wait_fixed
 
-from housing_assets.instance import prepare_instance
+from housing_assets.instance import create_databases, prepare_instance
 from housing_assets.settings import Settings
 
 START_TIMEOUT_SECONDS = 180.0
 STOP_TIMEOUT_SECONDS = 60.0
+# How long what supervisord no longer knows gets to end after SIGTERM, before SIGKILL.
+REMNANT_TIMEOUT_SECONDS = 10.0
 LOOPBACK = "127.0.0.1"
+MARK = "HOUSING_SERVICES"
+LOG_LINES = 15
+DAEMON_HEALTH = "{instance {daemonHealth {allDaemonStatuses {daemonType required lastHeartbeatTime}}}}"
+CODE_HEALTH = """{workspaceOrError {... on Workspace {locationEntries {
+  loadStatus locationOrLoadError {... on PythonError {message}}}}}}"""
 
 
 class ServiceError(RuntimeError):
@@ -37,7 +49,7 @@ class ServiceError(RuntimeError):
 
 @dataclass(frozen=True)
 class Service:
-    """One program: its command, and the URL that answers when it is up (none: running is enough)."""
+    """One program: its command, and the URL that answers when it is up (none: it sends heartbeats)."""
 
     name: str
     command: tuple[str, ...]
@@ -54,7 +66,7 @@ class Service:
 def services(settings: Settings) -> list[Service]:
     """The programs of this deployment, in start order."""
     tools = Path(sys.executable).parent
-    workspace = ("-w", "workspace.yaml")
+    workspace = ("-w", str(workspace_file(settings)))
     listed = [
         Service(
             "dagster-webserver",
@@ -67,6 +79,18 @@ def services(settings: Settings) -> list[Service]:
         Service("api", (sys.executable, "-m", "housing_serving"), settings.port, "PORT", "/health"),
     ]
     return [mlflow_service(settings), *listed] if serves_mlflow(settings) else listed
+
+
+def workspace_file(settings: Settings) -> Path:
+    """Where Dagster reads which code to load; in the instance's folder, so that any folder can be current."""
+    return settings.dagster_home / "workspace.yaml"
+
+
+def write_workspace(settings: Settings) -> None:
+    """Name the code by module, under the location name that `workspace.yaml` of the checkout uses."""
+    module = {"module_name": "housing_assets.definitions", "location_name": "housing"}
+    content = yaml.safe_dump({"load_from": [{"python_module": module}]})
+    workspace_file(settings).write_text(f"# Written by `housing up`.\n{content}", encoding="utf-8")
 
 
 def serves_mlflow(settings: Settings) -> bool:
@@ -90,7 +114,7 @@ def mlflow_service(settings: Settings) -> Service:
 
 
 def up(settings: Settings, report: Callable[[str, str], None]) -> list[Service]:
-    """Start every service and wait until all of them answer.
+    """Start every service and wait until all of them answer; when one does not, stop the others again.
 
     Args:
         settings: the deployment.
@@ -101,28 +125,81 @@ def up(settings: Settings, report: Callable[[str, str], None]) -> list[Service]:
     """
     if is_up(settings):
         raise ServiceError("the services run already: make down stops them")
+    if remnants(settings):
+        raise ServiceError("processes of an earlier start are left: make down stops them")
     wanted = services(settings)
     for service in wanted:
         refuse_taken_port(service)
     prepare_instance(settings)
+    write_workspace(settings)
+    create_databases()
     start_supervisor(settings, wanted)
-    for service in wanted:
-        report(service.name, "starting")
-        wait_until_up(settings, service)
-        report(service.name, service.url or "running")
+    try:
+        for service in wanted:
+            report(service.name, "starting")
+            wait_until_up(settings, service)
+            report(service.name, service.url or "running")
+    except BaseException:
+        down(settings)
+        raise
     return wanted
 
 
 def down(settings: Settings) -> bool:
-    """Stop every service and wait until the last has ended; False when none ran."""
-    if not is_up(settings):
-        return False
-    supervisor(settings).supervisor.shutdown()
-    waiting = retry(
-        stop=stop_after_delay(STOP_TIMEOUT_SECONDS), wait=wait_fixed(0.2), retry=retry_if_result(bool)
-    )
-    waiting(is_up)(settings)
-    return True
+    """Stop every service and wait until the last process has ended; False when none ran.
+
+    Raises:
+        ServiceError: supervisord does not end.
+    """
+    was_up = is_up(settings)
+    if was_up:
+        supervisor(settings).supervisor.shutdown()
+        waiting = retry(
+            stop=stop_after_delay(STOP_TIMEOUT_SECONDS), wait=wait_fixed(0.2), retry=retry_if_result(bool)
+        )
+        try:
+            waiting(is_up)(settings)
+        except RetryError as error:
+            log = settings.home.resolve() / "services" / "supervisord.log"
+            raise ServiceError(
+                f"supervisord has not stopped within {STOP_TIMEOUT_SECONDS:.0f} s, see {log}"
+            ) from error
+    return end_remnants(settings) or was_up
+
+
+def remnants(settings: Settings) -> list[psutil.Process]:
+    """Processes that carry the mark of this `HOUSING_HOME`, whoever is their parent by now."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            marked = process.environ().get(MARK) == mark(settings)
+        except (psutil.Error, OSError):
+            continue
+        # This process carries it too when a service's own environment was used to start it.
+        if marked and process.pid != os.getpid():
+            found.append(process)
+    return found
+
+
+def end_remnants(settings: Settings) -> bool:
+    """Stop what is left: SIGTERM, then SIGKILL; False when nothing was."""
+    left = remnants(settings)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    psutil.wait_procs(left, timeout=REMNANT_TIMEOUT_SECONDS)
+    # Asked again, since a process can have started another one in between.
+    survivors = remnants(settings)
+    for process in survivors:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(survivors, timeout=REMNANT_TIMEOUT_SECONDS)
+    return bool(left)
+
+
+def mark(settings: Settings) -> str:
+    """Value of the environment variable by which processes of this `HOUSING_HOME` are known."""
+    return hashlib.sha256(str(settings.home.resolve()).encode()).hexdigest()[:16]
 
 
 def is_up(settings: Settings) -> bool:
@@ -136,8 +213,13 @@ def is_up(settings: Settings) -> bool:
 
 def states(settings: Settings) -> dict[str, str]:
     """Each service's state as supervisord names it (RUNNING, STARTING, BACKOFF, FATAL …)."""
+    return {name: str(info["statename"]) for name, info in process_infos(settings).items()}
+
+
+def process_infos(settings: Settings) -> dict[str, dict[str, Any]]:
+    """What supervisord knows of each service: `statename`, `pid`, `start` (epoch seconds) and more."""
     listed = cast(list[dict[str, Any]], supervisor(settings).supervisor.getAllProcessInfo())
-    return {str(info["name"]): str(info["statename"]) for info in listed}
+    return {str(info["name"]): info for info in listed}
 
 
 def supervisor(settings: Settings) -> xmlrpc.client.ServerProxy:
@@ -148,8 +230,7 @@ def supervisor(settings: Settings) -> xmlrpc.client.ServerProxy:
 
 def control_socket(settings: Settings) -> Path:
     """Socket of the supervisor; in the temporary folder, since socket paths must stay short."""
-    digest = hashlib.sha256(str(settings.home.resolve()).encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"housing-{os.getuid()}-{digest}.sock"
+    return Path(tempfile.gettempdir()) / f"housing-{os.getuid()}-{mark(settings)}.sock"
 
 
 def refuse_taken_port(service: Service) -> None:
@@ -183,30 +264,35 @@ def start_supervisor(settings: Settings, wanted: list[Service]) -> None:
 def supervisor_config(settings: Settings, wanted: list[Service], folder: Path) -> RawConfigParser:
     """supervisord's configuration: one program per service, restarted when it dies."""
     config = RawConfigParser()
-    control = str(control_socket(settings))
-    config["unix_http_server"] = {"file": control, "chmod": "0700"}
+    config["unix_http_server"] = {"file": literal(control_socket(settings)), "chmod": "0700"}
     config["rpcinterface:supervisor"] = {
         "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
     }
     config["supervisord"] = {
-        "logfile": str(folder / "supervisord.log"),
-        "pidfile": str(folder / "supervisord.pid"),
-        "childlogdir": str(folder),
-        "directory": str(Path.cwd()),
+        "logfile": literal(folder / "supervisord.log"),
+        "pidfile": literal(folder / "supervisord.pid"),
+        "childlogdir": literal(folder),
+        # Relative paths in settings keep the meaning that they have for the `housing` command.
+        "directory": literal(Path.cwd()),
     }
     for service in wanted:
         config[f"program:{service.name}"] = {
-            "command": " ".join(service.command).replace("%", "%%"),
+            "command": literal(shlex.join(service.command)),
             "autorestart": "true",
             "stopasgroup": "true",
             "killasgroup": "true",
             "stopwaitsecs": "15",
             "redirect_stderr": "true",
-            "stdout_logfile": str(log_file(settings, service.name)),
+            "stdout_logfile": literal(log_file(settings, service.name)),
             "stdout_logfile_maxbytes": "10MB",
             "stdout_logfile_backups": "2",
         }
     return config
+
+
+def literal(value: Path | str) -> str:
+    """A value as supervisord's configuration spells it: it expands `%(name)s`."""
+    return str(value).replace("%", "%%")
 
 
 def environment(settings: Settings) -> Mapping[str, str]:
@@ -216,6 +302,7 @@ def environment(settings: Settings) -> Mapping[str, str]:
         **os.environ,
         "DAGSTER_HOME": str(settings.dagster_home),
         "HOUSING_HOME": str(settings.home.resolve()),
+        MARK: mark(settings),
         "MLFLOW_TRACKING_URI": tracking,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -232,26 +319,67 @@ def wait_until_up(settings: Settings, service: Service) -> None:
     """Return once the service runs and answers.
 
     Raises:
-        ServiceError: it gave up, or did not answer in time; the message shows the end of its log.
+        ServiceError: it ended, or did not answer in time; the message shows the end of its log.
     """
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    first_start = None
     while time.monotonic() < deadline:
-        state = states(settings).get(service.name)
-        if state == "FATAL":
-            break
-        if state == "RUNNING" and answers(service):
+        info = process_infos(settings)[service.name]
+        first_start = first_start or info["start"]
+        # supervisord would start it again and again; what ends before it has ever answered is not worth that.
+        if info["statename"] in ("BACKOFF", "EXITED", "FATAL") or info["start"] != first_start:
+            raise ServiceError(f"{service.name} ended while it started; {log_tail(settings, service)}")
+        if info["statename"] == "RUNNING" and answers(settings, service, info["start"]):
             return
         time.sleep(0.2)
+    raise ServiceError(
+        f"{service.name} did not answer within {START_TIMEOUT_SECONDS:.0f} s; {log_tail(settings, service)}"
+    )
+
+
+def log_tail(settings: Settings, service: Service) -> str:
+    """The end of a service's log, and where it is."""
     log = log_file(settings, service.name)
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else "(no output)"
-    raise ServiceError(f"{service.name} did not come up; the end of {log}:\n{tail}")
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else ["(no output)"]
+    return f"the end of {log}:\n" + "\n".join(lines[-LOG_LINES:])
 
 
-def answers(service: Service) -> bool:
-    """Whether the service's health page answers with 200."""
-    if service.url is None:
-        return True
+def answers(settings: Settings, service: Service, started: float) -> bool:
+    """Whether the service does its work: the page answers, the code is loaded, heartbeats have been sent."""
     try:
-        return requests.get(service.url + service.health_path, timeout=2).ok
+        if service.url is None:
+            return sends_heartbeats(settings, started)
+        if not requests.get(service.url + service.health_path, timeout=2).ok:
+            return False
+        return service.port != settings.dagster_port or has_loaded_code(settings)
     except requests.RequestException:
         return False
+
+
+def sends_heartbeats(settings: Settings, since: float) -> bool:
+    """Whether every part of the daemon that this instance needs is alive, as the webserver sees it."""
+    found = ask_webserver(settings, DAEMON_HEALTH)["instance"]["daemonHealth"]["allDaemonStatuses"]
+    return all((daemon["lastHeartbeatTime"] or 0) >= since for daemon in found if daemon["required"])
+
+
+def has_loaded_code(settings: Settings) -> bool:
+    """Whether the webserver shows the graph.
+
+    Raises:
+        ServiceError: the code does not load; the message shows why.
+    """
+    [location] = ask_webserver(settings, CODE_HEALTH)["workspaceOrError"]["locationEntries"]
+    if location["loadStatus"] != "LOADED":
+        return False
+    problem = location["locationOrLoadError"].get("message")
+    if problem:
+        raise ServiceError(f"Dagster cannot load the graph: {problem.strip()}")
+    return True
+
+
+def ask_webserver(settings: Settings, query: str) -> dict[str, Any]:
+    """What the webserver's GraphQL API answers."""
+    url = f"http://{LOOPBACK}:{settings.dagster_port}/graphql"
+    response = requests.post(url, json={"query": query}, timeout=10)
+    response.raise_for_status()
+    return cast(dict[str, Any], response.json()["data"])

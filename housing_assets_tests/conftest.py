@@ -19,6 +19,13 @@ START_SECONDS = 15.0
 START_ATTEMPTS = 3
 
 
+def free_port() -> int:
+    """A port that nothing listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class GcsServer:
     """A running fake-gcs-server process that keeps its objects in a folder."""
 
@@ -36,10 +43,8 @@ class GcsServer:
         raise RuntimeError(f"fake-gcs-server did not start, see {self.folder / 'server.log'}")
 
     def _start_once(self) -> bool:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
-        host, port = address.split(":")
+        host, port = "127.0.0.1", str(free_port())
+        address = f"{host}:{port}"
         command = [
             *(str(fake_gcs._get_binary_path()), "-scheme", "http", "-host", host, "-port", port),
             *("-backend", "filesystem", "-filesystem-root", str(self.folder / "objects")),

@@ -1,0 +1,146 @@
+"""One running stack for all tests of this package, and one backfill that is disturbed half-way."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from housing_assets.sources import packaged_source, parse
+from housing_assets_tests.running_stack import Stack, wait_for
+
+SNAPSHOTS = ("2025-01-05", "2025-01-12", "2025-01-19", "2025-01-26")
+ASSETS = (
+    *("raw_housing", "processed_housing", "featured_housing", "train_set", "test_set"),
+    *("imputer", "preprocessing_pipeline", "model_selection", "sweep_result", "registered_model"),
+)
+LAUNCH_BACKFILL = """mutation ($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+  __typename ... on LaunchBackfillSuccess {backfillId} ... on PythonError {message}
+  ... on RunConfigValidationInvalid {errors {message}}}}"""
+BACKFILL_SECONDS = 480.0
+ROWS = 4000
+
+
+@dataclass
+class DisturbedBackfill:
+    """A backfill, and what was killed while it ran.
+
+    Attributes:
+        backfill_id: id of the backfill.
+        seconds: from the launch until it had ended.
+        survivor: run during which the daemon's process alone was killed.
+        victim: run whose worker was killed together with the daemon's whole group.
+        daemons: process ids of the daemon, in order.
+        unblocked_seconds: from the second kill until the next run had started.
+    """
+
+    backfill_id: str
+    seconds: float = 0.0
+    survivor: str = ""
+    victim: str = ""
+    daemons: list[int] = field(default_factory=list)
+    unblocked_seconds: float = 0.0
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Everything that `housing up` starts, in a folder with a space in its name."""
+    stack = Stack(tmp_path_factory.mktemp("running stack"))
+    started = stack.housing("up")
+    assert started.returncode == 0, started.stderr
+    try:
+        yield stack
+    finally:
+        stack.housing("down")
+
+
+@pytest.fixture(scope="session")
+def run_config(stack: Stack) -> dict[str, Any]:
+    """Few rows and small budgets: a run of the whole graph in half a minute."""
+    path = stack.folder / "block groups.csv"
+    parse(packaged_source()).sample(ROWS, random_state=0).to_csv(path, index=False)
+    settings: dict[str, dict[str, Any]] = {
+        "raw_housing": {"location": str(path)},
+        "imputer": {"strategy": "median"},
+        "preprocessing_pipeline": {"scan_largest_k": 3},
+        "model_selection": {"families": ["GradientBoosting"], "n_folds": 2},
+        "sweep_result": {"n_trials": 1, "n_folds": 2},
+        "registered_model": {"n_folds": 2},
+    }
+    return {"ops": {name: {"config": config} for name, config in settings.items()}}
+
+
+@pytest.fixture(scope="session")
+def backfill(stack: Stack, run_config: dict[str, Any]) -> DisturbedBackfill:
+    """Four snapshots of the whole graph, launched as the UI does; twice the daemon is killed half-way."""
+    params = {
+        "assetSelection": [{"path": [name]} for name in ASSETS],
+        "partitionNames": list(SNAPSHOTS),
+        "runConfigData": run_config,
+        "title": "Four weeks",
+    }
+    launched = stack.graphql(LAUNCH_BACKFILL, params=params)["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+    begun = time.monotonic()
+    disturbed = DisturbedBackfill(launched["backfillId"])
+    disturbed.daemons.append(stack.pid("dagster-daemon"))
+
+    disturbed.survivor = running_step(stack, disturbed)
+    kill_daemon_alone(stack, disturbed)
+    disturbed.victim = running_step(stack, disturbed)
+    kill_daemon_group(stack, disturbed)
+
+    killed = time.monotonic()
+    running_step(stack, disturbed)
+    disturbed.unblocked_seconds = time.monotonic() - killed
+    wait_for("the end of the backfill", lambda: ended(stack, disturbed.backfill_id), BACKFILL_SECONDS)
+    disturbed.seconds = time.monotonic() - begun
+    return disturbed
+
+
+def running_step(stack: Stack, disturbed: DisturbedBackfill) -> str:
+    """Id of a run that was not disturbed before, once it is half-way: its imputer is stored."""
+
+    def look() -> str | None:
+        for run_id, run in stack.runs().items():
+            new = run_id not in (disturbed.survivor, disturbed.victim)
+            if new and run["status"] == "STARTED" and run["steps"].get("imputer") == "SUCCESS":
+                return run_id
+        return None
+
+    return wait_for("a run half-way", look, BACKFILL_SECONDS)
+
+
+def kill_daemon_alone(stack: Stack, disturbed: DisturbedBackfill) -> None:
+    """SIGKILL the daemon's own process, and wait until supervisord has started another one."""
+    os.kill(disturbed.daemons[-1], signal.SIGKILL)
+    await_next_daemon(stack, disturbed)
+
+
+def kill_daemon_group(stack: Stack, disturbed: DisturbedBackfill) -> None:
+    """SIGKILL the daemon's group, which holds the worker of the run that it launched."""
+    worker = stack.run_worker(disturbed.victim)
+    assert os.getpgid(worker) == disturbed.daemons[-1]
+    os.killpg(disturbed.daemons[-1], signal.SIGKILL)
+    await_next_daemon(stack, disturbed)
+
+
+def await_next_daemon(stack: Stack, disturbed: DisturbedBackfill) -> None:
+    """Remember the daemon that follows the last one."""
+
+    def look() -> int | None:
+        pid = stack.pid("dagster-daemon")
+        return pid if pid != disturbed.daemons[-1] else None
+
+    disturbed.daemons.append(wait_for("another daemon", look, 60))
+
+
+def ended(stack: Stack, backfill_id: str) -> bool:
+    """Whether a backfill has ended; one that failed fails the test at once."""
+    found = stack.backfill(backfill_id)
+    assert not found["error"], found["error"]
+    return found["status"] not in ("REQUESTED", "CANCELING", "FAILING", "COMPLETING")

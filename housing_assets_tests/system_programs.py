@@ -1,0 +1,17 @@
+"""Programs of the operating system that some tests need."""
+
+import os
+import shutil
+
+import pytest
+
+
+def require(program: str) -> str:
+    """The program's path; without it the test is skipped, or fails where `CI` promises that it is there."""
+    path = shutil.which(program)
+    if path is None:
+        message = f"{program} is not installed: install it (Debian: apt-get install {program})"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
