@@ -28,7 +28,7 @@ def instance_config(settings: Settings) -> dict[str, Any]:
         },
         # A crashed worker is retried; a failed step (bad data, failed check) is a person's to look at.
         "run_retries": {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": False},
-        "run_monitoring": {"enabled": True, "start_timeout_seconds": 180, "poll_interval_seconds": 30},
+        "run_monitoring": {"enabled": True, "start_timeout_seconds": 90, "poll_interval_seconds": 15},
         "telemetry": {"enabled": False},
         "nux": {"enabled": False},
     }

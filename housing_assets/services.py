@@ -1,66 +1,38 @@
-"""The services of `make up`, run by supervisord: MLflow, Dagster webserver and daemon, and the API.
+"""The services of `make up`: MLflow, Dagster webserver and daemon, and the API.
 
-supervisord restarts what dies and stops whole process groups; this module writes its configuration, waits
-until every service answers, and stops it. Every process it starts carries a mark in its environment, so that
-what a killed service left behind (a code server, a run's process) is found and stopped too.
+Which programs they are with this deployment's settings, and how they start and stop together.
 """
 
-import hashlib
-import os
-import shlex
 import socket
-import subprocess
 import sys
-import tempfile
 import time
-import xmlrpc.client
-from collections.abc import Callable, Mapping
-from configparser import RawConfigParser
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
 from urllib.parse import urlsplit
 
-import psutil
-import requests
 import yaml
-from supervisor.xmlrpc import SupervisorTransport
-from tenacity import RetryError, retry, retry_if_result, stop_after_delay, wait_fixed
 
+from housing_assets.health import answers
 from housing_assets.instance import create_databases, prepare_instance
 from housing_assets.settings import Settings
+from housing_assets.supervision import (
+    LOOPBACK,
+    Service,
+    ServiceError,
+    end_remnants,
+    is_up,
+    log_file,
+    process_infos,
+    remnants,
+    start_supervisor,
+    states,
+    stop_supervisor,
+)
+
+__all__ = ["Service", "ServiceError", "down", "is_up", "services", "states", "up"]
 
 START_TIMEOUT_SECONDS = 180.0
-STOP_TIMEOUT_SECONDS = 60.0
-# How long what supervisord no longer knows gets to end after SIGTERM, before SIGKILL.
-REMNANT_TIMEOUT_SECONDS = 10.0
-LOOPBACK = "127.0.0.1"
-MARK = "HOUSING_SERVICES"
 LOG_LINES = 15
-DAEMON_HEALTH = "{instance {daemonHealth {allDaemonStatuses {daemonType required lastHeartbeatTime}}}}"
-CODE_HEALTH = """{workspaceOrError {... on Workspace {locationEntries {
-  loadStatus locationOrLoadError {... on PythonError {message}}}}}}"""
-
-
-class ServiceError(RuntimeError):
-    """A service does not start or stop; the message names it and its log."""
-
-
-@dataclass(frozen=True)
-class Service:
-    """One program: its command, and the URL that answers when it is up (none: it sends heartbeats)."""
-
-    name: str
-    command: tuple[str, ...]
-    port: int | None = None
-    port_setting: str | None = None
-    health_path: str = "/"
-
-    @property
-    def url(self) -> str | None:
-        """Where people find it."""
-        return None if self.port is None else f"http://{LOOPBACK}:{self.port}"
 
 
 def services(settings: Settings) -> list[Service]:
@@ -102,13 +74,19 @@ def serves_mlflow(settings: Settings) -> bool:
 
 
 def mlflow_service(settings: Settings) -> Service:
-    """The tracking server: SQLite behind it, artifacts on the storage root."""
+    """The tracking server: SQLite behind it, artifacts on the storage root.
+
+    New experiments get the storage root itself as their place, not the server's address, so that runs which
+    open the SQLite file directly find the same artifacts.
+    """
     database = (settings.home / "mlflow" / "mlflow.db").resolve()
     database.parent.mkdir(parents=True, exist_ok=True)
+    root = settings.storage_root
+    artifacts = f"{root if '://' in root else Path(root).as_uri()}/mlflow"
     command = (
         *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(settings.mlflow_port)),
         *("--workers", "1", "--backend-store-uri", f"sqlite:///{database}"),
-        *("--artifacts-destination", f"{settings.storage_root}/mlflow"),
+        *("--default-artifact-root", artifacts, "--artifacts-destination", artifacts),
     )
     return Service("mlflow", command, settings.mlflow_port, "MLFLOW_PORT", "/health")
 
@@ -153,84 +131,8 @@ def down(settings: Settings) -> bool:
     """
     was_up = is_up(settings)
     if was_up:
-        supervisor(settings).supervisor.shutdown()
-        waiting = retry(
-            stop=stop_after_delay(STOP_TIMEOUT_SECONDS), wait=wait_fixed(0.2), retry=retry_if_result(bool)
-        )
-        try:
-            waiting(is_up)(settings)
-        except RetryError as error:
-            log = settings.home.resolve() / "services" / "supervisord.log"
-            raise ServiceError(
-                f"supervisord has not stopped within {STOP_TIMEOUT_SECONDS:.0f} s, see {log}"
-            ) from error
+        stop_supervisor(settings)
     return end_remnants(settings) or was_up
-
-
-def remnants(settings: Settings) -> list[psutil.Process]:
-    """Processes that carry the mark of this `HOUSING_HOME`, whoever is their parent by now."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            marked = process.environ().get(MARK) == mark(settings)
-        except (psutil.Error, OSError):
-            continue
-        # This process carries it too when a service's own environment was used to start it.
-        if marked and process.pid != os.getpid():
-            found.append(process)
-    return found
-
-
-def end_remnants(settings: Settings) -> bool:
-    """Stop what is left: SIGTERM, then SIGKILL; False when nothing was."""
-    left = remnants(settings)
-    for process in left:
-        with suppress(psutil.NoSuchProcess):
-            process.terminate()
-    psutil.wait_procs(left, timeout=REMNANT_TIMEOUT_SECONDS)
-    # Asked again, since a process can have started another one in between.
-    survivors = remnants(settings)
-    for process in survivors:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(survivors, timeout=REMNANT_TIMEOUT_SECONDS)
-    return bool(left)
-
-
-def mark(settings: Settings) -> str:
-    """Value of the environment variable by which processes of this `HOUSING_HOME` are known."""
-    return hashlib.sha256(str(settings.home.resolve()).encode()).hexdigest()[:16]
-
-
-def is_up(settings: Settings) -> bool:
-    """Whether a supervisor of this `HOUSING_HOME` answers."""
-    try:
-        supervisor(settings).supervisor.getState()
-    except (OSError, xmlrpc.client.Error):
-        return False
-    return True
-
-
-def states(settings: Settings) -> dict[str, str]:
-    """Each service's state as supervisord names it (RUNNING, STARTING, BACKOFF, FATAL …)."""
-    return {name: str(info["statename"]) for name, info in process_infos(settings).items()}
-
-
-def process_infos(settings: Settings) -> dict[str, dict[str, Any]]:
-    """What supervisord knows of each service: `statename`, `pid`, `start` (epoch seconds) and more."""
-    listed = cast(list[dict[str, Any]], supervisor(settings).supervisor.getAllProcessInfo())
-    return {str(info["name"]): info for info in listed}
-
-
-def supervisor(settings: Settings) -> xmlrpc.client.ServerProxy:
-    """The running supervisor's control interface."""
-    transport = SupervisorTransport(None, None, f"unix://{control_socket(settings)}")
-    return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
-
-
-def control_socket(settings: Settings) -> Path:
-    """Socket of the supervisor; in the temporary folder, since socket paths must stay short."""
-    return Path(tempfile.gettempdir()) / f"housing-{os.getuid()}-{mark(settings)}.sock"
 
 
 def refuse_taken_port(service: Service) -> None:
@@ -246,73 +148,6 @@ def refuse_taken_port(service: Service) -> None:
                 f"port {service.port} of {service.name} is in use: stop what uses it, or set "
                 f"{service.port_setting} to a free one"
             ) from error
-
-
-def start_supervisor(settings: Settings, wanted: list[Service]) -> None:
-    """Write supervisord's configuration and start it in the background."""
-    folder = settings.home.resolve() / "services"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "supervisord.conf"
-    with path.open("w", encoding="utf-8") as file:
-        supervisor_config(settings, wanted, folder).write(file)
-    command = [str(Path(sys.executable).parent / "supervisord"), "-c", str(path)]
-    started = subprocess.run(command, env=environment(settings), capture_output=True, text=True, check=False)  # noqa: S603
-    if started.returncode != 0:
-        raise ServiceError(f"supervisord did not start: {started.stderr.strip() or started.stdout.strip()}")
-
-
-def supervisor_config(settings: Settings, wanted: list[Service], folder: Path) -> RawConfigParser:
-    """supervisord's configuration: one program per service, restarted when it dies."""
-    config = RawConfigParser()
-    config["unix_http_server"] = {"file": literal(control_socket(settings)), "chmod": "0700"}
-    config["rpcinterface:supervisor"] = {
-        "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
-    }
-    config["supervisord"] = {
-        "logfile": literal(folder / "supervisord.log"),
-        "pidfile": literal(folder / "supervisord.pid"),
-        "childlogdir": literal(folder),
-        # Relative paths in settings keep the meaning that they have for the `housing` command.
-        "directory": literal(Path.cwd()),
-    }
-    for service in wanted:
-        config[f"program:{service.name}"] = {
-            "command": literal(shlex.join(service.command)),
-            "autorestart": "true",
-            "stopasgroup": "true",
-            "killasgroup": "true",
-            "stopwaitsecs": "15",
-            "redirect_stderr": "true",
-            "stdout_logfile": literal(log_file(settings, service.name)),
-            "stdout_logfile_maxbytes": "10MB",
-            "stdout_logfile_backups": "2",
-        }
-    return config
-
-
-def literal(value: Path | str) -> str:
-    """A value as supervisord's configuration spells it: it expands `%(name)s`."""
-    return str(value).replace("%", "%%")
-
-
-def environment(settings: Settings) -> Mapping[str, str]:
-    """What the services see: this environment, absolute folders, and the tracking server's address."""
-    tracking = settings.mlflow_tracking_uri or f"http://{LOOPBACK}:{settings.mlflow_port}"
-    return {
-        **os.environ,
-        "DAGSTER_HOME": str(settings.dagster_home),
-        "HOUSING_HOME": str(settings.home.resolve()),
-        MARK: mark(settings),
-        "MLFLOW_TRACKING_URI": tracking,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
-def log_file(settings: Settings, name: str) -> Path:
-    """Where a service's output goes."""
-    return settings.home.resolve() / "services" / f"{name}.log"
 
 
 def wait_until_up(settings: Settings, service: Service) -> None:
@@ -342,44 +177,3 @@ def log_tail(settings: Settings, service: Service) -> str:
     log = log_file(settings, service.name)
     lines = log.read_text(errors="replace").splitlines() if log.exists() else ["(no output)"]
     return f"the end of {log}:\n" + "\n".join(lines[-LOG_LINES:])
-
-
-def answers(settings: Settings, service: Service, started: float) -> bool:
-    """Whether the service does its work: the page answers, the code is loaded, heartbeats have been sent."""
-    try:
-        if service.url is None:
-            return sends_heartbeats(settings, started)
-        if not requests.get(service.url + service.health_path, timeout=2).ok:
-            return False
-        return service.port != settings.dagster_port or has_loaded_code(settings)
-    except requests.RequestException:
-        return False
-
-
-def sends_heartbeats(settings: Settings, since: float) -> bool:
-    """Whether every part of the daemon that this instance needs is alive, as the webserver sees it."""
-    found = ask_webserver(settings, DAEMON_HEALTH)["instance"]["daemonHealth"]["allDaemonStatuses"]
-    return all((daemon["lastHeartbeatTime"] or 0) >= since for daemon in found if daemon["required"])
-
-
-def has_loaded_code(settings: Settings) -> bool:
-    """Whether the webserver shows the graph.
-
-    Raises:
-        ServiceError: the code does not load; the message shows why.
-    """
-    [location] = ask_webserver(settings, CODE_HEALTH)["workspaceOrError"]["locationEntries"]
-    if location["loadStatus"] != "LOADED":
-        return False
-    problem = location["locationOrLoadError"].get("message")
-    if problem:
-        raise ServiceError(f"Dagster cannot load the graph: {problem.strip()}")
-    return True
-
-
-def ask_webserver(settings: Settings, query: str) -> dict[str, Any]:
-    """What the webserver's GraphQL API answers."""
-    url = f"http://{LOOPBACK}:{settings.dagster_port}/graphql"
-    response = requests.post(url, json={"query": query}, timeout=10)
-    response.raise_for_status()
-    return cast(dict[str, Any], response.json()["data"])

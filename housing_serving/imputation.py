@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from housing_serving.features import NULLABLE_FEATURE, Columns, FloatArray, round_to_float32
+from housing_serving.features import NULLABLE_FEATURE, Columns, FloatArray, round_to_float32, row_features
 
 # The target is never among them: it does not exist when a price is asked for.
 IMPUTER_INPUTS = (
@@ -20,14 +20,17 @@ IMPUTER_INPUTS = (
     "population",
     "households",
     "median_income",
+    "rooms_per_household",
+    "population_per_household",
 )
 # Rows whose distances to the whole reference are in memory at once (64 x 16,000 doubles = 8 MB).
 NEIGHBOUR_CHUNK = 64
 
 
 def imputer_matrix(columns: Columns) -> FloatArray:
-    """The imputer's input, C-contiguous float64 of shape (n, 7), rounded through float32."""
-    return round_to_float32(np.column_stack([columns[name] for name in IMPUTER_INPUTS]))
+    """The imputer's input, C-contiguous float64 of shape (n, 9), rounded through float32."""
+    known = {**columns, **row_features(columns)}
+    return round_to_float32(np.column_stack([known[name] for name in IMPUTER_INPUTS]))
 
 
 def whole_bedrooms(values: FloatArray) -> FloatArray:
