@@ -19,7 +19,7 @@ from rich.table import Table
 
 from housing_assets.instance import prepare_instance
 from housing_assets.partitions import SNAPSHOTS, latest_snapshot
-from housing_assets.settings import Settings
+from housing_assets.settings import Deployment, Settings
 
 if TYPE_CHECKING:
     from housing_assets.training import Outcome
@@ -53,7 +53,7 @@ def run_demo(settings: Settings, console: Console) -> None:
     started = time.monotonic()
     outcome = run_training(settings, console)
     version = str(outcome.metadata["registered_model"]["model_version"])
-    with console.status("starting the prediction service"), running_service(settings) as url:
+    with console.status("starting the prediction service"), running_service(settings, version) as url:
         answer = requests.post(f"{url}/api/v1/predict", json={"instances": [EXAMPLE]}, timeout=30)
     if answer.status_code != requests.codes.ok:
         raise DemoError(f"the service answered {answer.status_code}: {answer.text}")
@@ -82,13 +82,16 @@ def run_training(
         warnings.simplefilter("ignore", category)
     console.print(f"Training on snapshot [bold]{key}[/], stored under {settings.storage_root}")
     with dg.DagsterInstance.get() as instance, console.status("loading the asset graph") as spinner:
-        outcome = train(
-            instance,
-            key,
-            run_config_of(config),
-            on_step=lambda step, seconds: console.print(f"  [green]✓[/] {step:<46}{seconds:7.1f} s"),
-            on_message=lambda message: spinner.update(message[:100]),
-        )
+        try:
+            outcome = train(
+                instance,
+                key,
+                run_config_of(config),
+                on_step=lambda step, seconds: console.print(f"  [green]✓[/] {step:<46}{seconds:7.1f} s"),
+                on_message=lambda message: spinner.update(message[:100]),
+            )
+        except dg.DagsterInvalidConfigError as error:
+            raise DemoError(f"{config} does not fit the assets: {error}") from error
     if not outcome.success:
         raise DemoError("training failed\n" + "\n".join(outcome.failures))
     return outcome
@@ -110,8 +113,8 @@ def run_config_of(path: Path | None) -> dict[str, Any]:
 
 
 @contextmanager
-def running_service(settings: Settings) -> Iterator[str]:
-    """The prediction service in a process of its own, ready to answer; yields its URL.
+def running_service(settings: Settings, version: str) -> Iterator[str]:
+    """The prediction service with one model version, in a process of its own; yields its URL once ready.
 
     Raises:
         DemoError: it ended or did not become ready.
@@ -119,7 +122,7 @@ def running_service(settings: Settings) -> Iterator[str]:
     port = free_port(settings.port)
     process = subprocess.Popen(
         [sys.executable, "-m", "housing_serving"],
-        env=service_environment(settings, port),
+        env=service_environment(settings, port, version),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -133,9 +136,15 @@ def running_service(settings: Settings) -> Iterator[str]:
         process.communicate(timeout=30)
 
 
-def service_environment(settings: Settings, port: int) -> Mapping[str, str]:
-    """This environment, with the storage root and the port of the service."""
-    return {**os.environ, "PORT": str(port), "HOUSING_HOME": str(settings.home.resolve())}
+def service_environment(settings: Settings, port: int, version: str) -> Mapping[str, str]:
+    """This environment, with the service's port and the version it is to serve."""
+    bundle = f"models/{settings.mlflow_model_name}/{version}"
+    if settings.deployment is Deployment.GCP:
+        model = {"GCS_MODEL_PATH": bundle, "LOCAL_MODEL_PATH": ""}
+    else:
+        model = {"LOCAL_MODEL_PATH": f"{settings.storage_root}/{bundle}"}
+    home = str(settings.home.resolve())
+    return {**os.environ, **model, "HOST": LOOPBACK, "PORT": str(port), "HOUSING_HOME": home}
 
 
 def wait_until_ready(process: "subprocess.Popen[str]", url: str) -> None:
@@ -183,12 +192,14 @@ def summarize(
     console.print(
         f"A block group in the Berkeley hills: [bold]${price['predicted_price']:,.0f}[/] "
         f"({interval['level']:.0%} interval ${interval['lower']:,.0f} to ${interval['upper']:,.0f}; "
-        "published value $452,600)"
+        "published value $452,600)",
+        soft_wrap=True,
     )
     console.print(
         f"\n{len(outcome.metadata)} assets in {seconds:.0f} s. Where to look next:\n"
         f"  make up      Dagster UI http://{LOOPBACK}:{settings.dagster_port}, MLflow "
         f"http://{LOOPBACK}:{settings.mlflow_port}, API http://{LOOPBACK}:{settings.port}/docs\n"
         f"  files        {settings.storage_root}\n"
-        "  make serve   the prediction service alone"
+        "  make serve   the prediction service alone",
+        soft_wrap=True,
     )

@@ -35,8 +35,12 @@ def orphaned_runs(instance: dg.DagsterInstance) -> Iterator[dg.DagsterRun]:
     ]
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=unfinished)):
         worker = worker_process(instance, run.run_id)
-        if worker is not None and not is_alive(*worker):
-            yield run
+        if worker is None or is_alive(*worker):
+            continue
+        # Asked again now that nothing can change it: the worker may have finished after the first question.
+        current = instance.get_run_by_id(run.run_id)
+        if current is not None and current.status in unfinished:
+            yield current
 
 
 def worker_process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, float] | None:

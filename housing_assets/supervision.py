@@ -1,7 +1,7 @@
 """supervisord as the parent of the services: its configuration, its control, and what it loses sight of.
 
-supervisord restarts what dies and stops whole process groups. Every process that it starts carries a mark in its
-environment, so that what a killed service left behind (a code server, a run's process) is found too.
+supervisord restarts what dies and stops whole process groups. Every process that it starts carries a mark in
+its environment, so that what a killed service left behind (a code server, a run's process) is found too.
 """
 
 import hashlib
@@ -86,7 +86,8 @@ def supervisor_config(settings: Settings, wanted: list[Service], folder: Path) -
             "killasgroup": "true",
             "stopwaitsecs": "15",
             "redirect_stderr": "true",
-            "stdout_logfile": literal(log_file(settings, service.name)),
+            # supervisord expands this one value twice.
+            "stdout_logfile": literal(literal(log_file(settings, service.name))),
             "stdout_logfile_maxbytes": "10MB",
             "stdout_logfile_backups": "2",
         }

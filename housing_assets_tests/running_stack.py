@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import psutil
 import requests
 
-from housing_assets.services import process_infos
 from housing_assets.settings import Settings
+from housing_assets.supervision import process_infos
 
 POLL_SECONDS = 0.3
 LOCATION = {"repositoryLocationName": "housing", "repositoryName": "__repository__"}
@@ -77,6 +77,7 @@ class Stack:
         inherited = {name: value for name, value in os.environ.items() if name not in known}
         self.environment = {**inherited, "DAGSTER_HOME": str(self.home / "dagster"), **ours}
         self.settings = Settings.model_validate(ours)
+        self.answers_at_start: dict[str, int] = {}
 
     def housing(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run the `housing` command."""
@@ -94,17 +95,23 @@ class Stack:
             timeout=400,
         )
 
+    def answers(self) -> dict[str, int]:
+        """Status codes of the pages that tell how the services are."""
+        pages = {
+            "mlflow": f"{self.mlflow_port}/health",
+            "webserver": f"{self.dagster_port}/server_info",
+            "api": f"{self.port}/health",
+            "api ready": f"{self.port}/health/ready",
+        }
+        return {
+            name: requests.get(f"http://127.0.0.1:{page}", timeout=10).status_code
+            for name, page in pages.items()
+        }
+
     def processes(self) -> list[psutil.Process]:
-        """Every process of every service's group."""
-        groups = {info["pid"] for info in process_infos(self.settings).values()}
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if os.getpgid(process.pid) in groups:
-                    found.append(process)
-            except ProcessLookupError:
-                continue
-        return found
+        """supervisord, every service, and everything that they have started."""
+        top = psutil.Process(int((self.home / "services" / "supervisord.pid").read_text()))
+        return [top, *top.children(recursive=True)]
 
     def pid(self, service: str) -> int:
         """Process id of a running service; 0 while it does not run."""

@@ -82,6 +82,20 @@ def test_a_killed_run_that_was_being_canceled_ends_canceled(instance: dg.Dagster
     assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.CANCELED
 
 
+def test_a_run_that_ends_while_it_is_looked_at_keeps_its_outcome(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, run_id = start_run(instance)
+    seen_running = instance.get_runs()
+    (tmp_path / "release").touch()
+    process.wait()
+    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.SUCCESS
+
+    monkeypatch.setattr(instance, "get_runs", lambda **_: seen_running)
+    assert fail_orphans(instance) == []
+    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.SUCCESS
+
+
 def test_a_later_process_with_the_same_number_does_not_count() -> None:
     assert is_alive(os.getpid(), time.time())
     assert not is_alive(os.getpid(), seen_at=0.0)

@@ -52,6 +52,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(tmp_path_factory.mktemp("running stack"))
     started = stack.housing("up")
     assert started.returncode == 0, started.stderr
+    stack.answers_at_start = stack.answers()
     try:
         yield stack
     finally:

@@ -1,0 +1,92 @@
+"""The Dagster UI in a real browser, after the backfill: the graph, an asset with its plots, the partitions.
+
+With `HOUSING_UPDATE_IMAGES=1` the pictures become those of the documentation.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from housing_assets_tests.running_stack import Stack
+from housing_assets_tests.stack.conftest import ASSETS, SNAPSHOTS, DisturbedBackfill
+from housing_assets_tests.system_programs import require
+
+GROUPS = ("data", "preprocessing", "training")
+# The plots of `registered_model`, each behind a link of its materialization.
+PLOTS = ("feature_importance", "residual_map", "predicted_vs_actual")
+LARGEST_PICTURE_BYTES = 400_000
+TIMEOUT_MILLISECONDS = 60_000
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Where pictures go."""
+    if os.environ.get("HOUSING_UPDATE_IMAGES") == "1":
+        return Path(__file__).parents[2] / "docs" / "images"
+    return tmp_path
+
+
+@pytest.fixture
+def page(stack: Stack) -> Iterator[Page]:
+    """A page of a headless Chromium, at the address of the webserver."""
+    program = require("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page = browser.new_page(
+            base_url=f"http://127.0.0.1:{stack.dagster_port}", viewport={"width": 1600, "height": 1000}
+        )
+        page.set_default_timeout(TIMEOUT_MILLISECONDS)
+        expect.set_options(timeout=TIMEOUT_MILLISECONDS)
+        yield page
+        browser.close()
+
+
+def take_picture(page: Page, path: Path) -> None:
+    """Save what the page shows."""
+    page.wait_for_load_state("networkidle")
+    page.screenshot(path=path, animations="disabled")
+    assert 20_000 < path.stat().st_size < LARGEST_PICTURE_BYTES
+
+
+@pytest.mark.timeout(900)
+def test_the_graph_shows_every_asset_in_its_group(
+    page: Page, backfill: DisturbedBackfill, images: Path
+) -> None:
+    expanded = ",".join(f"global@global:{group}" for group in GROUPS)
+    page.goto(f"/asset-groups?expanded={expanded}")
+    graph = page.locator("svg foreignObject")
+    for name in (*GROUPS, *ASSETS):
+        expect(graph.get_by_text(name, exact=True).first).to_be_visible()
+    expect(graph.get_by_text("4% filled")).to_have_count(len(ASSETS))
+    take_picture(page, images / "asset-graph.png")
+
+
+@pytest.mark.timeout(900)
+def test_the_page_of_the_model_shows_its_plots(page: Page, backfill: DisturbedBackfill, images: Path) -> None:
+    page.goto("/assets/registered_model?view=events")
+    for plot in PLOTS:
+        row = page.locator("tr").filter(has=page.get_by_text(plot, exact=True))
+        row.get_by_text("Show Markdown").click()
+        picture = page.get_by_role("img", name=plot.replace("_", " "))
+        expect(picture).to_be_visible()
+        assert picture.evaluate("image => image.naturalWidth") >= 1000
+        if plot == "residual_map":
+            take_picture(page, images / "asset-page.png")
+        page.get_by_role("button", name="Close").click()
+        expect(picture).to_have_count(0)
+
+
+@pytest.mark.timeout(900)
+def test_the_partitions_page_shows_what_the_backfill_has_filled(
+    page: Page, backfill: DisturbedBackfill, images: Path
+) -> None:
+    page.goto("/assets/registered_model?view=partitions")
+    expect(page.get_by_text("Materialized (4)")).to_be_visible()
+    expect(page.get_by_text("Failed (0)")).to_be_visible()
+    page.get_by_text("Materialized (4)").click()
+    take_picture(page, images / "partitions.png")
+    for snapshot in SNAPSHOTS:
+        expect(page.get_by_text(snapshot, exact=True).first).to_be_visible()
