@@ -44,6 +44,10 @@ class ParityError(RuntimeError):
     """The bundle does not answer what the fitted pipeline answers; nothing was registered."""
 
 
+class VersionTaken(RuntimeError):
+    """The storage root holds bundles that the registry does not know; nothing was registered or changed."""
+
+
 def register(
     candidate: Candidate,
     mlflow_run_id: str,
@@ -55,22 +59,54 @@ def register(
 
     Raises:
         ParityError: the bundle and the pipeline disagree.
+        VersionTaken: the registry was reset, the storage root was not.
     """
-    for abandoned in registry.abandoned(is_active):
-        discard(registry, store, abandoned)
+    discard_abandoned(registry, store, is_active)
     example = candidate.train[list(RAW_FEATURES)].head(EXAMPLE_ROWS)
     model_id = registry.log_model(mlflow_run_id, candidate.pipeline, example, list(TRUSTED_TYPES))
     version = registry.create_version(mlflow_run_id, model_id, candidate.card.dagster_run_id)
     try:
+        refuse_taken_versions(registry, store, version)
+        registry.claim_bundle(version)
         files = build_bundle(candidate, registry.name, version)
         parity = refuse_disparity(files, candidate)
         stored = store_bundle(files, store, registry.name, version)
         tags = {**candidate.card.tags(), "bundle_uri": stored.uri, "bundle_sha256": stored.sha256}
         registry.complete(version, candidate.card.description(stored.uri), tags)
-    except BaseException:
-        discard(registry, store, version)
+    except VersionTaken:
+        registry.discard(version)
+        raise
+    except BaseException as error:
+        discard_after(error, registry, store, version)
         raise
     return Registered(version, stored, parity)
+
+
+def refuse_taken_versions(registry: ModelRegistry, store: ObjectStore, version: int) -> None:
+    """Make sure that neither this version's folder nor a higher bundle is there already.
+
+    Readers serve the highest bundle, so one from before a reset would hide the new version.
+
+    Raises:
+        VersionTaken: the message names what is there and what to do.
+    """
+    prefix = bundle_prefix(registry.name, version)
+    taken = stored_bundles(store, registry.name) - registry.numbers()
+    newest = max(taken, default=0)
+    if newest > version or store.list(f"{prefix}/"):
+        newest = max(newest, version)
+        raise VersionTaken(
+            f"{store.uri(bundle_prefix(registry.name, newest))} exists already, but the registry only now "
+            f"created version {version} of {registry.name}: it seems to have been reset while the storage "
+            f"root {store.root} was kept. Use another MLFLOW_MODEL_NAME, or move "
+            f"{store.uri(f'models/{registry.name}')} away; nothing was overwritten"
+        )
+
+
+def stored_bundles(store: ObjectStore, model_name: str) -> set[int]:
+    """Numbers of the versions whose bundle is complete in the storage root."""
+    parts = [name.split("/") for name in store.list(f"models/{model_name}/")]
+    return {int(part[2]) for part in parts if part[3:] == [MANIFEST_FILE] and part[2].isdecimal()}
 
 
 def build_bundle(candidate: Candidate, model_name: str, version: int) -> dict[str, bytes]:
@@ -115,6 +151,24 @@ def store_bundle(files: dict[str, bytes], store: ObjectStore, model_name: str, v
         if name != MANIFEST_FILE:
             store.write(f"{prefix}/{name}", data, if_absent=True)
     return store.write(f"{prefix}/{MANIFEST_FILE}", files[MANIFEST_FILE], if_absent=True)
+
+
+def discard_abandoned(registry: ModelRegistry, store: ObjectStore, is_active: Callable[[str], bool]) -> None:
+    """Undo what runs that have ended left half-done."""
+    for abandoned in registry.abandoned(is_active):
+        if abandoned.claimed_bundle:
+            discard(registry, store, abandoned.version)
+        else:
+            # The folder of its number, if there is one, is not its own.
+            registry.discard(abandoned.version)
+
+
+def discard_after(error: BaseException, registry: ModelRegistry, store: ObjectStore, version: int) -> None:
+    """Undo a registration that failed; when that fails as well, the first error is the one to tell."""
+    try:
+        discard(registry, store, version)
+    except Exception as second:
+        error.add_note(f"version {version} is left incomplete ({second}); the next registration deletes it")
 
 
 def discard(registry: ModelRegistry, store: ObjectStore, version: int) -> None:

@@ -6,6 +6,7 @@ after an error, or by the next registration after a crash.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -23,6 +24,15 @@ STATE_TAG = "registration_state"
 INCOMPLETE = "incomplete"
 COMPLETE = "complete"
 RUN_TAG = "dagster_run_id"
+BUNDLE_TAG = "bundle_claimed"
+
+
+@dataclass(frozen=True)
+class Abandoned:
+    """A version whose registration ended half-way; its bundle folder is its own only once claimed."""
+
+    version: int
+    claimed_bundle: bool
 
 
 class ModelRegistry:
@@ -75,6 +85,10 @@ class ModelRegistry:
         )
         return int(created.version)
 
+    def claim_bundle(self, version: int) -> None:
+        """Note that the version's folder in the storage root was free: what lies there later is its own."""
+        self.client.set_model_version_tag(self.name, str(version), BUNDLE_TAG, "true")
+
     def complete(self, version: int, description: str, tags: Mapping[str, str]) -> None:
         """Describe and tag a version, then let `staging` point to it."""
         self.client.update_model_version(self.name, str(version), description=description)
@@ -86,10 +100,14 @@ class ModelRegistry:
         """Delete a version whose registration failed."""
         self.client.delete_model_version(self.name, str(version))
 
-    def abandoned(self, is_active: Callable[[str], bool]) -> list[int]:
+    def numbers(self) -> set[int]:
+        """Numbers of all versions, complete or not."""
+        return {int(found.version) for found in self._versions()}
+
+    def abandoned(self, is_active: Callable[[str], bool]) -> list[Abandoned]:
         """Incomplete versions of runs that have ended."""
         return [
-            int(found.version)
+            Abandoned(int(found.version), BUNDLE_TAG in found.tags)
             for found in self._versions()
             if found.tags.get(STATE_TAG) == INCOMPLETE and not is_active(found.tags.get(RUN_TAG, ""))
         ]

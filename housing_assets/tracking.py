@@ -119,9 +119,9 @@ class TrackingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             raise final(error) from error
         try:
             run = self._start_wandb(name, run_id, snapshot, job_type)
-        except BaseException:
+        except BaseException as error:
             self.runs.end(child, "FAILED")
-            raise
+            raise final(error) from error
         step = TrackedStep(self.runs, child, run, artifact_type, assets)
         url = self.runs.url(child)
         if url is not None:

@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from wandb import Run
 
 
+INIT_TIMEOUT_SECONDS = 30.0
+
+
+class WandbUnavailable(RuntimeError):
+    """W&B does not take a run; the message names the server and what to do."""
+
+
 def start_run(
     *,
     project: str,
@@ -23,25 +30,41 @@ def start_run(
     job_type: str,
     tags: list[str],
 ) -> "Run":
-    """Start a run of its own; never with a prompt. Online, wandb reads WANDB_API_KEY itself."""
+    """Start a run of its own; never with a prompt. Online, wandb reads WANDB_API_KEY itself.
+
+    Raises:
+        WandbUnavailable: the server cannot be reached or refuses the key.
+    """
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb  # noqa: PLC0415  (a second to import)
 
     folder.mkdir(parents=True, exist_ok=True)
-    return wandb.init(
-        project=project,
-        entity=entity,
-        mode="online" if online else "offline",
-        dir=folder,
-        name=name,
-        group=group,
-        job_type=job_type,
-        tags=tags,
-        reinit="create_new",
-        settings=wandb.Settings(
-            silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True
-        ),
-    )
+    try:
+        return wandb.init(
+            project=project,
+            entity=entity,
+            mode="online" if online else "offline",
+            dir=folder,
+            name=name,
+            group=group,
+            job_type=job_type,
+            tags=tags,
+            reinit="create_new",
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                disable_git=True,
+                save_code=False,
+                x_disable_stats=True,
+                init_timeout=INIT_TIMEOUT_SECONDS,
+            ),
+        )
+    except wandb.errors.Error as error:
+        server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+        raise WandbUnavailable(
+            f"W&B at {server} did not take a run for project {project}: check WANDB_API_KEY, WANDB_ENTITY "
+            "and the network, or unset WANDB_API_KEY to record offline"
+        ) from error
 
 
 def log_report(run: "Run", report: StepReport) -> None:

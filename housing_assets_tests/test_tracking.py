@@ -6,32 +6,51 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from pydantic import SecretStr
 
+from housing_assets.deployments import build_resources
 from housing_assets.instance import prepare_instance
 from housing_assets.mlflow_runs import MlflowRuns, TrackingUnavailable
 from housing_assets.orphans import fail_orphans
 from housing_assets.sensors import close_tracking
 from housing_assets.settings import Settings
 from housing_assets.storage import open_store
+from housing_assets.wandb_runs import WandbUnavailable, start_run
+from housing_assets_tests.scripted_http import answer, scripted_server
 
 SNAPSHOT = "2026-11-22"
 
 
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def prepared(home: Path, patch: pytest.MonkeyPatch) -> Settings:
+    """Settings and instance of a home of its own, also for the processes that a test starts."""
     for field in Settings.model_fields.values():
-        monkeypatch.delenv(str(field.validation_alias), raising=False)
-    monkeypatch.setenv("HOUSING_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home" / "dagster"))
+        patch.delenv(str(field.validation_alias), raising=False)
+    patch.setenv("HOUSING_HOME", str(home))
+    patch.setenv("DAGSTER_HOME", str(home / "dagster"))
     settings = Settings.load()
     prepare_instance(settings)
     return settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    return prepared(tmp_path / "home", monkeypatch)
+
+
+@pytest.fixture(scope="module", params=["in_process", "multiprocess"])
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A home in which the tiny graph was materialized once, by either executor."""
+    with pytest.MonkeyPatch.context() as patch:
+        settings = prepared(tmp_path_factory.mktemp("finished"), patch)
+        done = materialize(request.param)
+        assert done.returncode == 0, done.stderr
+        yield settings
 
 
 def materialize(executor: str, fail: str = "") -> "subprocess.CompletedProcess[str]":
@@ -66,11 +85,8 @@ def parent_of(runs: Iterable[Any]) -> Any:
     return parent
 
 
-@pytest.mark.parametrize("executor", ["in_process", "multiprocess"])
-def test_a_run_has_one_finished_parent_and_a_child_per_step(settings: Settings, executor: str) -> None:
-    done = materialize(executor)
-    assert done.returncode == 0, done.stderr
-    runs = mlflow_runs(settings)
+def test_a_run_has_one_finished_parent_and_a_child_per_step(finished: Settings) -> None:
+    runs = mlflow_runs(finished)
     parent = parent_of(runs.values())
     assert len(runs) == 3
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
@@ -79,7 +95,7 @@ def test_a_run_has_one_finished_parent_and_a_child_per_step(settings: Settings, 
     assert runs["first"].data.metrics == {"rows": 2.0}
     assert runs["first"].data.params == {"colour": "blue"}
     stored = Path(runs["first"].data.tags["first.uri"])
-    assert stored == settings.home.resolve() / "storage" / "tiny" / SNAPSHOT / "first.parquet"
+    assert stored == finished.home.resolve() / "storage" / "tiny" / SNAPSHOT / "first.parquet"
     assert stored.exists()
 
 
@@ -121,13 +137,11 @@ def test_the_sensor_closes_what_a_killed_process_left_open(settings: Settings) -
     assert parent_of(all_runs(settings)).info.status == "FAILED"
 
 
-def test_wandb_runs_are_offline_with_references_and_checksums(settings: Settings) -> None:
-    done = materialize("in_process")
-    assert done.returncode == 0, done.stderr
-    folders = sorted((settings.home / "wandb" / "wandb").glob("offline-run-*"))
+def test_wandb_runs_are_offline_with_references_and_checksums(finished: Settings) -> None:
+    folders = sorted((finished.home / "wandb" / "wandb").glob("offline-run-*"))
     assert len(folders) == 2
     content = b"".join(path.read_bytes() for path in folders[0].glob("*.wandb"))
-    stored = settings.home.resolve() / "storage" / "tiny" / SNAPSHOT / "first.parquet"
+    stored = finished.home.resolve() / "storage" / "tiny" / SNAPSHOT / "first.parquet"
     assert stored.as_uri().encode() in content
     digest = base64.b64encode(hashlib.md5(stored.read_bytes()).digest())
     assert digest in content
@@ -144,7 +158,7 @@ def test_racing_processes_agree_on_one_parent(settings: Settings) -> None:
     )
     mlflow_runs(settings)
     racers = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(4)
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)
     ]
     answers = {racer.communicate(timeout=120)[0].strip() for racer in racers}
     assert len(answers) == 1
@@ -163,8 +177,38 @@ def test_dagster_wandb_imports_with_the_locked_wandb() -> None:
     assert dagster_wandb.wandb_resource is not None
 
 
-def test_the_parent_claim_is_readable(settings: Settings) -> None:
-    materialize("in_process")
-    [claim] = open_store(settings.storage_root).list("tracking/mlflow-parents/")
-    parent = json.loads(open_store(settings.storage_root).read(claim))["mlflow_run_id"]
-    assert parent == parent_of(all_runs(settings)).info.run_id
+def test_the_parent_claim_is_readable(finished: Settings) -> None:
+    store = open_store(finished.storage_root)
+    [claim] = store.list("tracking/mlflow-parents/")
+    parent = json.loads(store.read(claim))["mlflow_run_id"]
+    assert parent == parent_of(all_runs(finished)).info.run_id
+
+
+def test_with_a_key_the_client_goes_online_and_a_refusal_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with scripted_server() as server:
+        server.afterwards = answer(401)
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+        with pytest.raises(WandbUnavailable, match=rf"W&B at {server.url} .* check WANDB_API_KEY"):
+            start_run(
+                project="housing",
+                entity=None,
+                online=True,
+                folder=tmp_path,
+                name="raw_housing",
+                group="run",
+                job_type="download_data",
+                tags=[],
+            )
+        assert "POST /graphql" in server.requests
+
+
+def test_the_key_decides_between_online_and_offline(settings: Settings) -> None:
+    with_key = settings.model_copy(update={"wandb_api_key": SecretStr("k" * 40)})
+    assert build_resources(settings)["tracking"].wandb_online is False
+    tracking = build_resources(with_key)["tracking"]
+    assert tracking.wandb_online is True
+    # The key stays in the environment: a resource's configuration is shown in the UI.
+    assert "k" * 40 not in repr(tracking)

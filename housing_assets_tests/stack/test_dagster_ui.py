@@ -3,15 +3,14 @@
 With `HOUSING_UPDATE_IMAGES=1` the pictures become those of the documentation.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
 
 from housing_assets_tests.running_stack import Stack
-from housing_assets_tests.stack.conftest import ASSETS, SNAPSHOTS, DisturbedBackfill
+from housing_assets_tests.stack.conftest import ASSETS, SNAPSHOTS, DisturbedBackfill, updates_images
 from housing_assets_tests.system_programs import require
 
 GROUPS = ("data", "preprocessing", "training")
@@ -19,12 +18,15 @@ GROUPS = ("data", "preprocessing", "training")
 PLOTS = ("feature_importance", "residual_map", "predicted_vs_actual")
 LARGEST_PICTURE_BYTES = 400_000
 TIMEOUT_MILLISECONDS = 60_000
+# The graph draws an asset's state only where a box is large enough for it.
+LARGE: ViewportSize = {"width": 2200, "height": 1500}
+HIDE_NAVIGATION = "localStorage.setItem('dagster-nav-collapsed', 'true')"
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     """Where pictures go."""
-    if os.environ.get("HOUSING_UPDATE_IMAGES") == "1":
+    if updates_images():
         return Path(__file__).parents[2] / "docs" / "images"
     return tmp_path
 
@@ -38,6 +40,7 @@ def page(stack: Stack) -> Iterator[Page]:
         page = browser.new_page(
             base_url=f"http://127.0.0.1:{stack.dagster_port}", viewport={"width": 1600, "height": 1000}
         )
+        page.add_init_script(HIDE_NAVIGATION)
         page.set_default_timeout(TIMEOUT_MILLISECONDS)
         expect.set_options(timeout=TIMEOUT_MILLISECONDS)
         yield page
@@ -56,8 +59,13 @@ def test_the_graph_shows_every_asset_in_its_group(
     page: Page, backfill: DisturbedBackfill, images: Path
 ) -> None:
     expanded = ",".join(f"global@global:{group}" for group in GROUPS)
+    page.set_viewport_size(LARGE)
     page.goto(f"/asset-groups?expanded={expanded}")
     graph = page.locator("svg foreignObject")
+    expect(graph.get_by_text("raw_housing").first).to_be_visible()
+    # Give the graph the whole page, and let it fit itself in again: only then it shows what is in its boxes.
+    page.get_by_placeholder("Jump to…").locator("xpath=following::button[1]").click()
+    page.mouse.dblclick(LARGE["width"] * 0.2, LARGE["height"] * 0.9)
     for name in (*GROUPS, *ASSETS):
         expect(graph.get_by_text(name, exact=True).first).to_be_visible()
     expect(graph.get_by_text("4% filled")).to_have_count(len(ASSETS))
@@ -86,7 +94,10 @@ def test_the_partitions_page_shows_what_the_backfill_has_filled(
     page.goto("/assets/registered_model?view=partitions")
     expect(page.get_by_text("Materialized (4)")).to_be_visible()
     expect(page.get_by_text("Failed (0)")).to_be_visible()
-    page.get_by_text("Materialized (4)").click()
-    take_picture(page, images / "partitions.png")
+    page.get_by_text("Missing (").click()
+    expect(page.get_by_text("4 Partitions Selected")).to_be_visible()
     for snapshot in SNAPSHOTS:
-        expect(page.get_by_text(snapshot, exact=True).first).to_be_visible()
+        expect(page.get_by_text(snapshot, exact=True).last).to_be_visible()
+    page.get_by_text(SNAPSHOTS[-1], exact=True).last.click()
+    expect(page.get_by_role("cell", name="interval_coverage")).to_be_visible()
+    take_picture(page, images / "partitions.png")
