@@ -38,13 +38,19 @@ class TrackedStep:
     wandb: "Run"
     artifact_type: str
     pending: set[str]
-    metadata: dict[str, Any] = field(default_factory=dict)
+    links: dict[str, Any] = field(default_factory=dict)
+    reported: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What was reported, as Dagster metadata, and links to both runs below it."""
+        return {**self.reported, **self.links}
 
     def log(self, report: StepReport) -> None:
         """Send a report to both trackers and keep it as Dagster metadata."""
         self.mlflow.log(self.mlflow_run_id, report)
         wandb_runs.log_report(self.wandb, report)
-        self.metadata |= report_metadata(report)
+        self.reported |= report_metadata(report)
 
     def stored(self, asset: str, stored: StoredObject) -> None:
         """Refer both runs to the stored object of one asset; the last of them ends the step."""
@@ -125,9 +131,9 @@ class TrackingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         step = TrackedStep(self.runs, child, run, artifact_type, assets)
         url = self.runs.url(child)
         if url is not None:
-            step.metadata["mlflow_run"] = dg.MetadataValue.url(url)
+            step.links["mlflow_run"] = dg.MetadataValue.url(url)
         if self.wandb_online and run.url:
-            step.metadata["wandb_run"] = dg.MetadataValue.url(run.url)
+            step.links["wandb_run"] = dg.MetadataValue.url(run.url)
         _OPEN.update({(run_id, asset): step for asset in assets})
         return step
 

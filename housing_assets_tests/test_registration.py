@@ -14,6 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeRegressor
 
 from housing_assets import registration
+from housing_assets.formats import TRUSTED_TYPES
 from housing_assets.ml.cleaning import ID_COLUMN, content_hash
 from housing_assets.ml.imputation import BedroomImputer
 from housing_assets.ml.preprocessing import fit_preprocessing
@@ -89,7 +90,7 @@ class Place:
         """A version as a run leaves it that dies before it stores anything."""
         run_id = self.new_run()
         pipeline, example = candidate().pipeline, block_groups(5)
-        model_id = self.registry.log_model(run_id, pipeline, example, list(registration.TRUSTED_TYPES))
+        model_id = self.registry.log_model(run_id, pipeline, example, list(TRUSTED_TYPES))
         return self.registry.create_version(run_id, model_id, dagster_run_id)
 
     def versions(self) -> dict[int, str]:
@@ -230,7 +231,7 @@ def test_a_bundle_that_answers_otherwise_is_not_registered_and_the_worst_row_is_
     generous = generous_candidate()
     # Logging a type that is not trusted would fail earlier, for another reason.
     own_type = f"{GenerousTree.__module__}.{GenerousTree.__qualname__}"
-    monkeypatch.setattr(registration, "TRUSTED_TYPES", (*registration.TRUSTED_TYPES, own_type))
+    monkeypatch.setattr(registration, "TRUSTED_TYPES", (*TRUSTED_TYPES, own_type))
     with pytest.raises(ParityError, match=r"by \$1000\.000000, more than \$1e-06") as caught:
         place.register(generous)
     rows = {*generous.train[ID_COLUMN], *generous.test[ID_COLUMN]}

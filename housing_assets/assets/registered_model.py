@@ -71,10 +71,10 @@ def registered_model(
     finish_step(context.run.run_id, "registered_model", registered.bundle)
     return dg.MaterializeResult(
         metadata={
-            **step.metadata,
             "model_version": dg.MetadataValue.int(registered.version),
             "algorithm": best.model_type,
             "description": dg.MetadataValue.md(candidate.card.description(registered.bundle.uri)),
+            **step.metadata,
             "dagster/uri": registered.bundle.uri,
             "parity_max_difference": registered.parity,
         },

@@ -3,6 +3,7 @@
 With `HOUSING_UPDATE_IMAGES=1` the pictures become those of the documentation.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,7 +69,8 @@ def test_the_graph_shows_every_asset_in_its_group(
     page.mouse.dblclick(LARGE["width"] * 0.2, LARGE["height"] * 0.9)
     for name in (*GROUPS, *ASSETS):
         expect(graph.get_by_text(name, exact=True).first).to_be_visible()
-    expect(graph.get_by_text("4% filled")).to_have_count(len(ASSETS))
+    # Which share four snapshots are depends on how many weeks there have been.
+    expect(graph.get_by_text(re.compile(r"^[1-9]\d*% filled$"))).to_have_count(len(ASSETS))
     take_picture(page, images / "asset-graph.png")
 
 
@@ -97,7 +99,7 @@ def test_the_partitions_page_shows_what_the_backfill_has_filled(
     page.get_by_text("Missing (").click()
     expect(page.get_by_text("4 Partitions Selected")).to_be_visible()
     for snapshot in SNAPSHOTS:
-        expect(page.get_by_text(snapshot, exact=True).last).to_be_visible()
-    page.get_by_text(SNAPSHOTS[-1], exact=True).last.click()
+        expect(page.get_by_text(snapshot, exact=True).first).to_be_visible()
+    page.get_by_text(SNAPSHOTS[-1], exact=True).first.click()
     expect(page.get_by_role("cell", name="interval_coverage")).to_be_visible()
     take_picture(page, images / "partitions.png")
