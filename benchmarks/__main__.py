@@ -29,7 +29,7 @@ class Scale:
     trials: int = 8
 
 
-# All rows for everything would take a quarter of an hour.
+# Fewer rows where a fit is slow: the whole run shall end within minutes.
 FULL = Scale(imputation_rows=12_000, prediction_rows=None, search_rows=8_000)
 QUICK = Scale(QUICK_ROWS, QUICK_ROWS, QUICK_ROWS, trials=4)
 

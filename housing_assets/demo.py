@@ -18,8 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from housing_assets.instance import prepare_instance
+from housing_assets.mlflow_runs import MlflowRuns, TrackingUnavailable
+from housing_assets.orphans import fail_orphans
 from housing_assets.partitions import SNAPSHOTS, latest_snapshot
 from housing_assets.settings import Deployment, Settings
+from housing_assets.storage import open_store
 
 if TYPE_CHECKING:
     from housing_assets.training import Outcome
@@ -82,6 +85,7 @@ def run_training(
         warnings.simplefilter("ignore", category)
     console.print(f"Training on snapshot [bold]{key}[/], stored under {settings.storage_root}")
     with dg.DagsterInstance.get() as instance, console.status("loading the asset graph") as spinner:
+        close_killed_runs(settings, instance)
         try:
             outcome = train(
                 instance,
@@ -95,6 +99,25 @@ def run_training(
     if not outcome.success:
         raise DemoError("training failed\n" + "\n".join(outcome.failures))
     return outcome
+
+
+def close_killed_runs(settings: Settings, instance: dg.DagsterInstance) -> None:
+    """Report runs that were killed earlier as failed, in Dagster and MLflow; without a daemon nobody else does.
+
+    Raises:
+        DemoError: the tracking server does not answer.
+    """
+    killed = fail_orphans(instance)
+    if not killed:
+        return
+    try:
+        runs = MlflowRuns(
+            settings.tracking_uri, settings.mlflow_experiment, open_store(settings.storage_root)
+        )
+    except TrackingUnavailable as error:
+        raise DemoError(str(error)) from error
+    for run_id in killed:
+        runs.close_parent(run_id, "FAILED")
 
 
 def run_config_of(path: Path | None) -> dict[str, Any]:

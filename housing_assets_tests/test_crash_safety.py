@@ -128,6 +128,13 @@ class Home:
         found = self._client().search_model_versions(f"name = '{MODEL}'")
         return {int(version.version): version.tags[STATE_TAG] for version in found}
 
+    def open_runs(self) -> list[str]:
+        """Names of MLflow runs that nobody has closed."""
+        client = self._client()
+        experiment = client.get_experiment_by_name("housing-price")
+        found = client.search_runs([experiment.experiment_id])
+        return [run.info.run_name for run in found if run.info.status == "RUNNING"]
+
     def _client(self) -> Any:
         return mlflow_client(f"sqlite:///{self.folder}/mlflow/mlflow.db")
 
@@ -181,4 +188,5 @@ def test_trainings_killed_at_random_moments_leave_nothing_torn_and_the_next_one_
     assert int(home.staging().version) == max(states)
     assert stored_bundles(home.store, MODEL) == set(states)
     assert home.temporary_files() == []
+    assert home.open_runs() == []
     log.info("versions %s are complete", sorted(states))
