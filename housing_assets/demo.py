@@ -102,7 +102,7 @@ def run_training(
 
 
 def close_killed_runs(settings: Settings, instance: dg.DagsterInstance) -> None:
-    """Report runs that were killed earlier as failed, in Dagster and MLflow; without a daemon nobody else does.
+    """Report runs that were killed earlier as failed, in Dagster and MLflow: no daemon may be there to do it.
 
     Raises:
         DemoError: the tracking server does not answer.
