@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from housing_assets.settings import Deployment, Settings
+from housing_serving.settings import ServingSettings
 
 GCP = {
     "HOUSING_DEPLOYMENT": "gcp",
@@ -48,3 +49,12 @@ def test_a_placeholder_key_counts_as_missing(monkeypatch: pytest.MonkeyPatch, va
     monkeypatch.setenv("WANDB_API_KEY", value)
     with pytest.raises(ValidationError, match="WANDB_API_KEY holds a blank or placeholder value"):
         Settings()
+
+
+def test_the_example_file_lists_every_setting_and_sets_none() -> None:
+    example = (Path(__file__).parent.parent / ".env.example").read_text()
+    names = {str(field.validation_alias) for field in Settings.model_fields.values()}
+    # The service's fields are named as their variables.
+    for name in names | {name.upper() for name in ServingSettings.model_fields}:
+        assert f"# {name}=" in example, name
+    assert all(line.startswith("#") or not line.strip() for line in example.splitlines())
