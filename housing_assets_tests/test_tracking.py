@@ -21,7 +21,6 @@ from housing_assets.orphans import fail_orphans
 from housing_assets.sensors import close_tracking
 from housing_assets.settings import Settings
 from housing_assets.storage import open_store
-from housing_assets.wandb_runs import WandbUnavailable, start_run
 from housing_assets_tests.scripted_http import answer, scripted_server
 
 SNAPSHOT = "2026-11-22"
@@ -184,24 +183,32 @@ def test_the_parent_claim_is_readable(finished: Settings) -> None:
     assert parent == parent_of(all_runs(finished)).info.run_id
 
 
-def test_with_a_key_the_client_goes_online_and_a_refusal_is_explained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+ONLINE_RUN = """
+from pathlib import Path
+from housing_assets.wandb_runs import WandbUnavailable, start_run
+try:
+    start_run(project="housing", entity=None, online=True, folder=Path("."), name="raw_housing",
+              group="run", job_type="download_data", tags=[])
+except WandbUnavailable as error:
+    print(error)
+"""
+
+
+def test_with_a_key_the_client_goes_online_and_a_refusal_is_explained(tmp_path: Path) -> None:
+    # In a process of its own: wandb keeps the first server that a process talks to.
     with scripted_server() as server:
         server.afterwards = answer(401)
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-        with pytest.raises(WandbUnavailable, match=rf"W&B at {server.url} .* check WANDB_API_KEY"):
-            start_run(
-                project="housing",
-                entity=None,
-                online=True,
-                folder=tmp_path,
-                name="raw_housing",
-                group="run",
-                job_type="download_data",
-                tags=[],
-            )
+        done = subprocess.run(
+            [sys.executable, "-c", ONLINE_RUN],
+            cwd=tmp_path,
+            env={**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": "a" * 40},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert f"W&B at {server.url} did not take a run for project housing" in done.stdout, done.stderr
+        assert "check WANDB_API_KEY" in done.stdout
         assert "POST /graphql" in server.requests
 
 
