@@ -21,6 +21,12 @@ LARGEST_PICTURE_BYTES = 400_000
 TIMEOUT_MILLISECONDS = 60_000
 # The graph draws an asset's state only where a box is large enough for it.
 LARGE: ViewportSize = {"width": 2200, "height": 1500}
+# Left alone, Chromium asks its vendor for updates; no name but the loopback address resolves here.
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-component-update",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+]
 HIDE_NAVIGATION = "localStorage.setItem('dagster-nav-collapsed', 'true')"
 
 
@@ -37,7 +43,7 @@ def page(stack: Stack) -> Iterator[Page]:
     """A page of a headless Chromium, at the address of the webserver."""
     program = require("chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM_ARGUMENTS)
         page = browser.new_page(
             base_url=f"http://127.0.0.1:{stack.dagster_port}", viewport={"width": 1600, "height": 1000}
         )
