@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from dotenv import load_dotenv
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -24,17 +24,45 @@ class ServingSettings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=1, le=65535)
+    # Processes that share the port.
+    web_concurrency: int = Field(1, ge=1, le=64)
     housing_home: Path = Path(".housing")
     housing_deployment: Literal["local", "gcp"] = "local"
+    housing_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    # Model sources, asked in this order: the registry's alias, the bucket, the local folder.
+    # Without an http(s) address there is no registry to ask: the embedded one belongs to training.
+    mlflow_tracking_uri: str | None = None
+    mlflow_tracking_username: str | None = None
+    mlflow_tracking_password: SecretStr | None = None
+    mlflow_tracking_token: SecretStr | None = None
+    mlflow_model_name: str = "housing_price_model"
+    mlflow_model_alias: str = "production"
     gcp_project_id: str | None = None
     gcs_bucket_name: str | None = None
-    # A bundle's directory; wins over everything else.
-    local_model_path: Path | None = None
-    # Prefix of a bundle in the bucket; wins over the release record.
+    # Prefix of a bundle in the bucket; wins over the release record there.
     gcs_model_path: str | None = None
-    mlflow_model_name: str = "housing_price_model"
-    # How often a service without a model looks again.
+    # A bundle's directory; wins over what lies in HOUSING_HOME.
+    local_model_path: Path | None = None
+    # How long one source may take to name and deliver a model.
+    housing_source_timeout_seconds: float = Field(10.0, gt=0)
+    # How often a service without the model of its first source looks again.
     housing_model_poll_seconds: float = Field(5.0, gt=0)
+
+    # Callers. Lists are separated by commas; empty means that the protection is off.
+    housing_api_keys: SecretStr | None = None
+    # As "100/minute" or "10/second;1000/hour", per caller and process.
+    housing_rate_limit: str | None = None
+    housing_cors_origins: str | None = None
+    # Proxies whose X-Forwarded-For names the caller.
+    forwarded_allow_ips: str = "127.0.0.1"
+
+    # What was answered, as Parquet in the storage root.
+    housing_prediction_log: bool = True
+    housing_prediction_log_seconds: float = Field(60.0, gt=0)
+    wandb_api_key: SecretStr | None = None
+    wandb_project: str = "housing-mlops-gcp"
+    wandb_entity: str | None = None
 
     @classmethod
     def load(cls) -> Self:
