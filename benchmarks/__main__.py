@@ -1,22 +1,36 @@
-"""`python -m benchmarks`: run every benchmark, and print one table."""
+"""`python -m benchmarks`: run the benchmarks, and print their tables."""
 
+import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks import imputation, prediction, search
-from benchmarks.measuring import Figure, Progress, spread
+from benchmarks import imputation, prediction, search, serving, wrk
+from benchmarks.measuring import Figure, MeasurementRefused, Progress
 from benchmarks.rows import training_rows
+from benchmarks.sides import MLSERVER_PYTHON
+from benchmarks.tables import figures_table, readings_table
 
 QUICK_ROWS = 200
 QUICK_REPEATS = 1
 
 Measure = Callable[[int, Progress], list[Figure]]
+
+
+class Benchmark(StrEnum):
+    """What can be measured."""
+
+    IMPUTATION = "imputation"
+    PREDICTION = "prediction"
+    SEARCH = "search"
+    SERVING = "serving"
 
 
 @dataclass(frozen=True)
@@ -26,26 +40,23 @@ class Scale:
     imputation_rows: int | None
     prediction_rows: int | None
     search_rows: int | None
+    serving: serving.ServingScale
     trials: int = 8
 
 
 # Fewer rows where a fit is slow: the whole run shall end within minutes.
-FULL = Scale(imputation_rows=12_000, prediction_rows=None, search_rows=8_000)
-QUICK = Scale(QUICK_ROWS, QUICK_ROWS, QUICK_ROWS, trials=4)
+FULL = Scale(imputation_rows=12_000, prediction_rows=None, search_rows=8_000, serving=serving.FULL)
+QUICK = Scale(QUICK_ROWS, QUICK_ROWS, QUICK_ROWS, serving.QUICK, trials=4)
 
 
-def benchmarks(scale: Scale) -> dict[str, Measure]:
-    """Every benchmark by its title."""
+def training_benchmarks(scale: Scale) -> dict[Benchmark, Measure]:
+    """Every benchmark of a stage of training."""
     rows = training_rows()
     return {
-        "imputation": lambda repeats, progress: imputation.measure(
-            rows.head(scale.imputation_rows or len(rows)), repeats, progress
-        ),
-        "prediction": lambda repeats, progress: prediction.measure(
-            rows.head(scale.prediction_rows or len(rows)), repeats, progress
-        ),
-        "search": lambda repeats, progress: search.measure(
-            rows.head(scale.search_rows or len(rows)), repeats, progress, trials=scale.trials
+        Benchmark.IMPUTATION: partial(imputation.measure, rows.head(scale.imputation_rows or len(rows))),
+        Benchmark.PREDICTION: partial(prediction.measure, rows.head(scale.prediction_rows or len(rows))),
+        Benchmark.SEARCH: partial(
+            search.measure, rows.head(scale.search_rows or len(rows)), trials=scale.trials
         ),
     }
 
@@ -55,43 +66,43 @@ def main(
     quick: Annotated[
         bool, typer.Option("--quick", help="Once, on a few hundred rows: checks that everything runs.")
     ] = False,
+    only: Annotated[list[Benchmark] | None, typer.Option(help="Measure this; may be given again.")] = None,
 ) -> None:
-    """Measure the stages of training next to a named peer each, and print medians, spreads and ratios.
+    """Measure the stages of training and the service next to named peers; print medians, spreads and ratios.
 
-    Takes a few minutes on two quiet cores. Ratios are the peer's value by ours: above 1, ours is smaller.
+    Takes about ten minutes on two quiet cores. A ratio above 1 means that ours is better.
+
+    The load on the service needs wrk. MLServer is one of its peers where MLSERVER_PYTHON names an interpreter
+    that has mlserver, mlserver-sklearn and the locked versions of pandas, scikit-learn and onnxruntime.
     """
+    chosen = set(only or Benchmark)
+    if Benchmark.SERVING in chosen and not wrk.installed():
+        sys.exit("wrk is not installed: install it (Debian: apt-get install wrk), or use --only for the rest")
     progress = Console(stderr=True, highlight=False)
     scale, repeats = (QUICK, QUICK_REPEATS) if quick else (FULL, repeats)
+
+    def tell(title: str, what: str) -> None:
+        progress.print(f"  {title}: {what}")
+
     started = time.perf_counter()
     found: list[Figure] = []
-    for title, measure in benchmarks(scale).items():
-        with progress.status(f"measuring {title}"):
-            found += measure(repeats, lambda what, title=title: progress.print(f"  {title}: {what}"))  # type: ignore[misc]
-    Console().print(table_of(found, repeats, time.perf_counter() - started))
-
-
-def table_of(found: list[Figure], repeats: int, seconds: float) -> Table:
-    """The figures, with the ratio as the column that counts."""
-    measured = f"{repeats} repeats" if repeats > 1 else "1 repeat"
-    table = Table(title="Ours and a peer, side by side", title_justify="left", caption_justify="left")
-    table.caption = (
-        f"Median (smallest to largest) of {measured}, in {seconds:.0f} s. "
-        "Ratio: the peer's by ours, above 1 ours is smaller."
-    )
-    for name in ("what", "figure"):
-        table.add_column(name)
-    for name in ("ours", "peer", "ratio"):
-        table.add_column(name, justify="right")
-    table.add_column("the peer is")
-    previous = ""
-    for figure in found:
-        if figure.subject != previous and previous:
-            table.add_section()
-        shown = "" if figure.subject == previous else figure.subject
-        sides = (spread(figure.ours), spread(figure.theirs), spread(figure.ratios))
-        table.add_row(shown, figure.name, *sides, "" if not shown else figure.peer)
-        previous = figure.subject
-    return table
+    for title, measure in training_benchmarks(scale).items():
+        if title in chosen:
+            with progress.status(f"measuring {title}"):
+                found += measure(repeats, partial(tell, title))
+    if found:
+        Console().print(figures_table("Training and a peer", found, repeats, time.perf_counter() - started))
+    if Benchmark.SERVING in chosen:
+        started = time.perf_counter()
+        try:
+            with progress.status("measuring the service"):
+                served = serving.measure(training_rows(), repeats, partial(tell, "serving"), scale.serving)
+        except MeasurementRefused as error:
+            sys.exit(f"The service was not measured: {error}")
+        seconds = time.perf_counter() - started
+        note = "" if os.environ.get(MLSERVER_PYTHON) else "MLServer is not installed here: see --help."
+        Console().print(figures_table("The service and its peers", served.throughput, repeats, seconds, note))
+        Console().print(readings_table("The service alone", served.readings))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,10 @@ Result = TypeVar("Result")
 Progress = Callable[[str], None]
 
 
+class MeasurementRefused(Exception):
+    """What was to be measured does not do its work, so its figures would be worth nothing."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """One row of the table: a figure of ours next to the same figure of a peer.
@@ -21,6 +25,8 @@ class Figure:
         peer: whom it is compared with.
         ours: our value in every repeat.
         theirs: the peer's value in every repeat, in the same order.
+        more_is_better: a throughput rather than a cost.
+        goal: the ratio to reach, if there is one.
     """
 
     subject: str
@@ -28,11 +34,23 @@ class Figure:
     peer: str
     ours: Sequence[float]
     theirs: Sequence[float]
+    more_is_better: bool = False
+    goal: str = ""
 
     @property
     def ratios(self) -> list[float]:
-        """The peer's value by ours, repeat by repeat: above one, ours is the smaller."""
-        return [theirs / ours for ours, theirs in zip(self.ours, self.theirs, strict=True)]
+        """The better by the worse where ours is better, repeat by repeat: above one, ours wins."""
+        costs = [theirs / ours for ours, theirs in zip(self.ours, self.theirs, strict=True)]
+        return [1 / cost for cost in costs] if self.more_is_better else costs
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A figure without a peer: its value in every repeat, and what it shall be."""
+
+    name: str
+    values: Sequence[float]
+    goal: str = ""
 
 
 def timed(work: Callable[[], Result]) -> tuple[float, Result]:

@@ -5,7 +5,6 @@ loads the logged model. Both give the same prices, so only time is compared.
 """
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,9 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from benchmarks.measuring import Figure, Progress, timed
+from benchmarks.models import exported, fitted_forest
 from housing_assets.ml.columns import columns_of
-from housing_assets.ml.export import bundle_files
-from housing_assets.ml.imputation import BedroomImputer
-from housing_assets.ml.preprocessing import fit_preprocessing
-from housing_assets.ml.training import Interval, fit_model, predict
+from housing_assets.ml.training import predict
 from housing_serving.bundle import Bundle
 from housing_serving.features import FloatArray
 
@@ -30,8 +27,8 @@ REQUESTS = {1: 60, 100: 30}
 
 def measure(rows: pd.DataFrame, repeats: int, progress: Progress) -> list[Figure]:
     """Milliseconds per request of one row and of a hundred; every request asks for other rows."""
-    pipeline = _fitted(rows)
-    bundle = _exported(pipeline, rows)
+    pipeline = fitted_forest(rows, {"n_estimators": TREES})
+    bundle = Bundle.from_files(exported(pipeline, rows), origin="the benchmark's bundle")
     measured = []
     for size, requests in REQUESTS.items():
         frames = [_batch(rows, size, number) for number in range(requests)]
@@ -45,28 +42,6 @@ def measure(rows: pd.DataFrame, repeats: int, progress: Progress) -> list[Figure
         subject = f"predict {size} row{'s' if size > 1 else ''}: the bundle"
         measured.append(Figure(subject, "milliseconds", PEER, ours, theirs))
     return measured
-
-
-def _fitted(rows: pd.DataFrame) -> Pipeline:
-    preprocessing = fit_preprocessing(BedroomImputer().fit(rows), rows)
-    return fit_model(preprocessing, rows, "RandomForest", {"n_estimators": TREES})
-
-
-def _exported(pipeline: Pipeline, rows: pd.DataFrame) -> Bundle:
-    files = bundle_files(
-        pipeline,
-        rows,
-        model_name="benchmark",
-        model_version=1,
-        algorithm="RandomForest",
-        snapshot="benchmark",
-        data_hash="benchmark",
-        git_commit="unknown",
-        created_at=datetime.now(UTC),
-        metrics={},
-        interval=Interval(0.9, -1.0, 1.0),
-    )
-    return Bundle.from_files(files, origin="the benchmark's bundle")
 
 
 def _batch(rows: pd.DataFrame, size: int, number: int) -> pd.DataFrame:

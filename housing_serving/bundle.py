@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime as ort
 from pydantic import ValidationError
 
+from housing_serving.domain import TrainingDomain
 from housing_serving.features import Columns, FloatArray, feature_matrix
 from housing_serving.imputation import (
     IMPUTER_INPUTS,
@@ -125,6 +126,7 @@ class Bundle:
 
     def __init__(self, manifest: BundleManifest, files: Mapping[str, bytes], origin: str) -> None:
         self.manifest = manifest
+        self.domain = TrainingDomain(manifest)
         self._spec = manifest.preprocessing.spec
         self._session = _open_session(files[MODEL_FILE], self._spec.size, f"{origin}/{MODEL_FILE}")
         self._imputer = _open_imputer(manifest, files, origin)

@@ -42,21 +42,37 @@ class ServiceError(HTTPException):
     """An error with its status, its stable code and a message meant for the client."""
 
     def __init__(
-        self, status: HTTPStatus, code: str, message: str, headers: Mapping[str, str] | None = None
+        self,
+        status: HTTPStatus,
+        code: str,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        details: Sequence[ErrorDetail] = (),
     ) -> None:
         super().__init__(status, message, headers)
         self.code = code
+        self.details = details
 
 
 class ModelNotReady(ServiceError):
-    """No model is loaded yet."""
+    """No model is loaded yet; the details say why, source by source."""
 
-    def __init__(self, retry_seconds: float) -> None:
+    def __init__(self, retry_seconds: float, details: Sequence[ErrorDetail] = ()) -> None:
         super().__init__(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "model_not_ready",
             "No model is loaded yet; the service keeps looking for one.",
             {"Retry-After": str(max(1, round(retry_seconds)))},
+            details,
+        )
+
+
+class Ending(ServiceError):
+    """The process is ending; it still answers what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            HTTPStatus.SERVICE_UNAVAILABLE, "ending", "This process is ending; send new requests to another."
         )
 
 
@@ -99,27 +115,34 @@ def internal_error(scope: Mapping[str, Any]) -> JSONResponse:
 
 def install_error_handlers(app: FastAPI) -> None:
     """Answer every error of the framework and of the routes in the one shape."""
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+
+    async def answer(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException | RequestValidationError)  # noqa: S101  (registered for these)
+        return answer_to(error, request.scope)
+
+    app.add_exception_handler(HTTPException, answer)
+    app.add_exception_handler(RequestValidationError, answer)
 
 
-async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)  # noqa: S101  (registered for this type alone)
+def answer_to(error: HTTPException | RequestValidationError, scope: Mapping[str, Any]) -> JSONResponse:
+    """The response to a request that was refused."""
+    if isinstance(error, RequestValidationError):
+        return _invalid_request(error, scope)
     status = HTTPStatus(error.status_code)
     if isinstance(error, ServiceError):
-        return error_response(request.scope, status, error.code, error.detail, headers=error.headers)
+        details, headers = error.details, error.headers
+        return error_response(scope, status, error.code, error.detail, details=details, headers=headers)
     code = status.phrase.lower().replace(" ", "_")
-    return error_response(request.scope, status, code, f"{status.phrase}.", headers=error.headers)
+    return error_response(scope, status, code, f"{status.phrase}.", headers=error.headers)
 
 
-async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)  # noqa: S101  (registered for this type alone)
+def _invalid_request(error: RequestValidationError, scope: Mapping[str, Any]) -> JSONResponse:
     problems = error.errors()
     details = [_detail(problem) for problem in problems[:MAX_DETAILS]]
     count = f"{len(problems)} field is" if len(problems) == 1 else f"{len(problems)} fields are"
     listed = f"; the first {MAX_DETAILS} are listed" if len(problems) > MAX_DETAILS else ""
     return error_response(
-        request.scope,
+        scope,
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "invalid_request",
         f"{count} invalid{listed}.",

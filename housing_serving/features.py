@@ -6,6 +6,7 @@ is elementwise (no matrix product), so a row gives the same bits alone as within
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,16 @@ class FeatureSpec:
     cluster_centers: tuple[tuple[float, float], ...]
     gamma: float
 
+    @cached_property
+    def centers(self) -> FloatArray:
+        """The cluster centres as an array of shape (k, 2)."""
+        return np.asarray(self.cluster_centers, dtype=np.float64).reshape(-1, 2)
+
+    @cached_property
+    def known_categories(self) -> NDArray[np.object_]:
+        """The categories as an array."""
+        return np.array(self.categories, dtype=object)
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the matrix columns, in order."""
@@ -115,7 +126,7 @@ class FeatureSpec:
             *(f"{CATEGORICAL_FEATURE}={category}" for category in self.categories),
         )
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of matrix columns."""
         return len(NUMERIC_FEATURES) + len(ROW_FEATURES) + len(self.cluster_centers) + len(self.categories)
@@ -132,15 +143,14 @@ def feature_matrix(columns: Columns, spec: FeatureSpec) -> FloatArray:
         C-contiguous float64 of shape (n, spec.size); a category unknown to `spec` is all zeros.
     """
     latitude, longitude = columns["latitude"], columns["longitude"]
-    centers = np.asarray(spec.cluster_centers, dtype=np.float64).reshape(-1, 2)
     category = np.asarray(columns[CATEGORICAL_FEATURE], dtype=object)
-    parts = [
-        *(columns[name] for name in NUMERIC_FEATURES),
-        *row_features(columns).values(),
-        *rbf_similarity(latitude, longitude, centers, spec.gamma).T,
-        *(category == known for known in spec.categories),
-    ]
-    matrix = np.empty((len(latitude), spec.size), dtype=np.float64)
-    for index, part in enumerate(parts):
-        matrix[:, index] = part
-    return round_to_float32(matrix)
+    # Assigning to float32 rounds as `round_to_float32` does.
+    matrix = np.empty((len(latitude), spec.size), dtype=np.float32)
+    ratios = row_features(columns)
+    for index, values in enumerate((*(columns[name] for name in NUMERIC_FEATURES), *ratios.values())):
+        matrix[:, index] = values
+    similarities = len(NUMERIC_FEATURES) + len(ratios)
+    indicators = similarities + len(spec.cluster_centers)
+    matrix[:, similarities:indicators] = rbf_similarity(latitude, longitude, spec.centers, spec.gamma)
+    matrix[:, indicators:] = category[:, np.newaxis] == spec.known_categories
+    return matrix.astype(np.float64)

@@ -1,55 +1,215 @@
-"""The model in service: empty at first, filled once one can be loaded, read by every request."""
+"""The model in service: filled from the best source that delivers one, read by every request.
+
+Sources are raced: the first is asked alone, each next one when those before it have failed or are slow, so
+one that hangs delays nothing but itself. While a later source's model serves, those before it are asked on.
+"""
 
 import asyncio
 import logging
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, TypeVar
+
+import pybreaker
 
 from housing_serving.settings import ServingSettings
-from housing_serving.sources import LoadedModel, ModelUnavailable, load_model
+from housing_serving.sources import (
+    FetchedModel,
+    LoadedModel,
+    ModelSource,
+    ModelUnavailable,
+    NotRegistered,
+    configured_sources,
+)
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+SourceState = Literal["serving", "ready", "empty", "unavailable", "open", "unasked"]
+
+# How long a source may keep the next one waiting.
+GRACE_SECONDS = 1.5
+# A source that failed this often in a row rests for so many poll intervals.
+FAILURES_BEFORE_REST = 3
+REST_INTERVALS = 6
+# After its own time limit, a look is given up from outside: name servers and disks know no deadline.
+GIVE_UP_SECONDS = 1.0
+UNFORESEEN = "failed in a way that was not foreseen: see the log of the service"
+
+
+@dataclass(frozen=True)
+class SourceStatus:
+    """What is known about one source."""
+
+    name: str
+    # Where it looks.
+    target: str
+    # ready: has a model, but a source before it serves. open: failed too often and rests.
+    state: SourceState
+    # What is wrong, and what to do.
+    detail: str | None
+    checked_at: datetime | None
+
 
 class ModelSlot:
-    """Holds the loaded model and looks for one until there is."""
+    """Holds the loaded model and looks for a better one until it comes from the first source."""
 
-    def __init__(self, settings: ServingSettings) -> None:
-        self._settings = settings
-        self._problem = ""
+    def __init__(
+        self, settings: ServingSettings, on_change: Callable[[LoadedModel], None] = lambda _: None
+    ) -> None:
+        self.retry_seconds = settings.housing_model_poll_seconds
         self.model: LoadedModel | None = None
-        # Set after the first look, whether it found a model or not.
+        # Set once a model is loaded or every source has been asked, whichever comes first.
         self.looked = asyncio.Event()
+        self._on_change = on_change
+        rest = REST_INTERVALS * self.retry_seconds
+        self._asked = [_AskedSource(source, rest) for source in configured_sources(settings)]
+        # Position of the source whose model serves; behind the last one while there is none.
+        self._serving = len(self._asked)
 
-    @property
-    def retry_seconds(self) -> float:
-        """When the next look is due at the latest."""
-        return self._settings.housing_model_poll_seconds
+    def sources(self) -> list[SourceStatus]:
+        """Every configured source, in order."""
+        return [
+            SourceStatus(
+                asked.source.name,
+                asked.source.target,
+                "serving" if position == self._serving else asked.state,
+                asked.detail,
+                asked.checked_at,
+            )
+            for position, asked in enumerate(self._asked)
+        ]
 
     async def fill(self) -> None:
-        """Look for a model every poll interval until one is loaded."""
-        while self.model is None:
-            # In a thread: the service answers its health routes while a download takes its time.
-            self.model = await asyncio.to_thread(self._look)
-            self.looked.set()
-            if self.model is None:
-                await asyncio.sleep(self._settings.housing_model_poll_seconds)
+        """Look for a model until the one of the first source serves."""
+        async with asyncio.TaskGroup() as group:
+            for position, asked in enumerate(self._asked):
+                group.create_task(self._keep_asking(position))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(asked.answered.wait(), GRACE_SECONDS)
+                if self.model is not None:
+                    break
 
-    def _look(self) -> LoadedModel | None:
-        try:
-            model = load_model(self._settings)
-        except ModelUnavailable as error:
-            self._report(str(error))
-            return None
-        except Exception:  # whatever it was, the service must live to look again
-            logger.exception("loading the model failed")
-            return None
+    async def _keep_asking(self, position: int) -> None:
+        """Ask one source, and again every poll interval, until it or one before it serves."""
+        asked = self._asked[position]
+        while position < self._serving:
+            model = await asked.ask()
+            if model is not None and position < self._serving:
+                self._swap(model, position)
+            # The model may be large: it must not stay alive here when another one takes its place.
+            del model
+            asked.answered.set()
+            if all(each.answered.is_set() for each in self._asked):
+                self.looked.set()
+            if position < self._serving:
+                await asyncio.sleep(self.retry_seconds)
+
+    def _swap(self, model: LoadedModel, position: int) -> None:
+        self.model = model
+        self._serving = position
+        self.looked.set()
+        version = model.bundle.manifest.model_version
         logger.info(
-            "model loaded",
-            extra={"model_version": model.bundle.manifest.model_version, "source": model.source},
+            "model loaded", extra={"model_version": version, "source": model.source, "uri": model.uri}
         )
-        return model
+        self._on_change(model)
 
-    def _report(self, problem: str) -> None:
+
+class _AskedSource:
+    """A source with its circuit breaker and what came of asking it last."""
+
+    def __init__(self, source: ModelSource, rest_seconds: float) -> None:
+        self.source = source
+        self.detail: str | None = None
+        self.checked_at: datetime | None = None
+        # Set once the first look has ended.
+        self.answered = asyncio.Event()
+        self._state: SourceState = "unasked"
+        self._thread: threading.Thread | None = None
+        self._breaker = pybreaker.CircuitBreaker(
+            FAILURES_BEFORE_REST, rest_seconds, exclude=[NotRegistered], throw_new_error_on_trip=False
+        )
+
+    @property
+    def state(self) -> SourceState:
+        """What came of asking last, or that the source rests."""
+        return "open" if self._breaker.current_state == pybreaker.STATE_OPEN else self._state
+
+    async def ask(self) -> LoadedModel | None:
+        """The source's model, opened and warmed up; None when it has none, fails or rests."""
+        try:
+            with self._breaker.calling():
+                fetched = await self._fetched()
+                # Compiling takes a moment but never hangs: the shared threads end before the process does.
+                model = await asyncio.to_thread(fetched.open)
+        except pybreaker.CircuitBreakerError:
+            return None
+        except NotRegistered as error:
+            self._note("empty", str(error))
+        except ModelUnavailable as error:
+            self._note("unavailable", str(error))
+        except Exception as error:  # whatever it was, the service must live to look again
+            # Its text is left out: nobody knows what it holds.
+            logger.error(
+                "loading the model failed",
+                extra={
+                    "source": self.source.name,
+                    "error": type(error).__name__,
+                    "trace": "".join(traceback.format_tb(error.__traceback__)),
+                },
+            )
+            self._note("unavailable", UNFORESEEN)
+        else:
+            self._note("ready", None)
+            return model
+        return None
+
+    async def _fetched(self) -> FetchedModel:
+        if self._thread is not None and self._thread.is_alive():
+            # Given up and still stuck: a second one would only get stuck beside it.
+            raise ModelUnavailable(self.source.too_slow)
+        self._thread, fetching = _in_daemon_thread(self.source.fetch)
+        try:
+            return await asyncio.wait_for(fetching, self.source.seconds + GIVE_UP_SECONDS)
+        except TimeoutError as error:
+            raise ModelUnavailable(self.source.too_slow) from error
+
+    def _note(self, state: SourceState, detail: str | None) -> None:
         # The same problem every few seconds is one line, not a flood.
-        if problem != self._problem:
-            logger.warning("no model", extra={"reason": problem})
-        self._problem = problem
+        if detail is not None and detail != self.detail:
+            logger.warning("no model", extra={"source": self.source.name, "state": state, "reason": detail})
+        self._state, self.detail = state, detail
+        self.checked_at = datetime.now(UTC)
+
+
+def _in_daemon_thread(call: Callable[[], T]) -> tuple[threading.Thread, asyncio.Future[T]]:
+    """Run a call that may hang where it keeps neither the event loop nor the end of the process waiting."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: Exception | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        # A loop that was closed meanwhile has nobody who waits for the outcome.
+        with suppress(RuntimeError):
+            try:
+                result = call()
+            except Exception as error:
+                loop.call_soon_threadsafe(settle, None, error)
+            else:
+                loop.call_soon_threadsafe(settle, result, None)
+
+    thread = threading.Thread(target=run, name="model source", daemon=True)
+    thread.start()
+    return thread, future

@@ -1,90 +1,197 @@
 """The HTTP routes: check, call the bundle, answer."""
 
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Header, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
-from housing_serving.errors import ErrorResponse, ModelNotReady
-from housing_serving.model_slot import ModelSlot
+from housing_serving.batching import imputes_slowly
+from housing_serving.errors import (
+    REQUEST_ID,
+    Ending,
+    ErrorDetail,
+    ErrorResponse,
+    ModelNotReady,
+    answer_to,
+)
+from housing_serving.middleware import STARTED
+from housing_serving.prediction import Priced, parse, price, response_body
+from housing_serving.prediction_log import Answer
+from housing_serving.request_body import read_json_body
 from housing_serving.schemas import (
+    DeepHealth,
     FeatureInfo,
     Health,
     ModelInfo,
+    PredictionLogHealth,
     PredictionRequest,
     PredictionResponse,
     Readiness,
     ServiceInfo,
-    instance_columns,
-    prediction_list,
+    SourceHealth,
 )
+from housing_serving.service import Service
 from housing_serving.sources import LoadedModel
 
-# A batch above this many rows would hold up other requests for milliseconds, so it runs in a thread.
-INLINE_ROWS = 200
+# A larger body (some 200 instances) would hold up other requests for milliseconds: it is priced in a thread.
+INLINE_BYTES = 48_000
 # Searching the training rows for neighbours costs a millisecond per row without bedrooms.
-INLINE_NULL_ROWS = 5
+INLINE_BYTES_WITH_NEIGHBOURS = 1_500
 
 Responses = dict[int | str, dict[str, Any]]
 
 
+# Every answer carries it.
+ANSWER_HEADERS = {
+    "X-Request-ID": {
+        "description": "The id of this request in the service's log.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    }
+}
+OK: Responses = {int(HTTPStatus.OK): {"headers": ANSWER_HEADERS}}
+
+
 def _errors(*statuses: HTTPStatus) -> Responses:
-    return {int(status): {"model": ErrorResponse, "description": status.phrase} for status in statuses}
+    return {
+        int(status): {"model": ErrorResponse, "description": status.phrase, "headers": ANSWER_HEADERS}
+        for status in statuses
+    }
 
 
 NO_MODEL = _errors(HTTPStatus.SERVICE_UNAVAILABLE)
-
-router = APIRouter(responses=_errors(HTTPStatus.INTERNAL_SERVER_ERROR))
-
-
-async def model_slot(request: Request) -> ModelSlot:
-    """The application's model slot."""
-    slot: ModelSlot = request.app.state.model_slot
-    return slot
+REFUSED = _errors(
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)
 
 
-async def loaded_model(slot: Annotated[ModelSlot, Depends(model_slot)]) -> LoadedModel:
+PREDICT = "/api/v1/predict"
+
+
+class DirectRoute(APIRoute):
+    """A route that hands the request to its endpoint as it is.
+
+    FastAPI would parse the body into a dictionary, validate that, and serialise a response model: several
+    times the cost of a prediction. What is documented does not change by this.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The endpoint itself."""
+        return self.endpoint
+
+
+EVERYWHERE = OK | _errors(HTTPStatus.INTERNAL_SERVER_ERROR)
+router = APIRouter(responses=EVERYWHERE)
+direct = APIRouter(route_class=DirectRoute, responses=EVERYWHERE)
+
+
+async def the_service(request: Request) -> Service:
+    """What the application consists of."""
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceOf = Annotated[Service, Depends(the_service)]
+
+
+async def loaded_model(service: ServiceOf) -> LoadedModel:
     """The loaded model.
 
     Raises:
         ModelNotReady: there is none yet.
     """
-    if slot.model is None:
-        raise ModelNotReady(slot.retry_seconds)
-    return slot.model
+    if service.slot.model is None:
+        raise _not_ready(service)
+    return service.slot.model
 
 
-ModelSlotOf = Annotated[ModelSlot, Depends(model_slot)]
 LoadedModelOf = Annotated[LoadedModel, Depends(loaded_model)]
 
 
-@router.post(
-    "/api/v1/predict",
+async def documented_request(
+    body: PredictionRequest,
+    x_request_id: Annotated[
+        str | None,
+        Header(
+            description="Your id for this request, for the service's log: up to 64 letters, digits, `.`, `_` "
+            "and `-`. Any other is replaced; the answer has the one that counts.",
+            examples=["6f1c1c0f4e0b4b0f8b7f3f3f1d2c9a55"],
+        ),
+    ] = None,
+) -> None:
+    """What `predict` and the middleware read from the request themselves."""
+
+
+@direct.post(
+    PREDICT,
     tags=["prediction"],
     summary="Price block groups",
-    responses=NO_MODEL
-    | _errors(HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY),
+    response_model=PredictionResponse,
+    responses=NO_MODEL | REFUSED,
+    # For the documentation; a direct route solves no dependencies.
+    dependencies=[Depends(documented_request)],
 )
-async def predict(request: PredictionRequest, model: LoadedModelOf) -> PredictionResponse:
-    """Price 1 to 1000 block groups at once; the answers come in the order of the instances."""
-    if _is_small(request):
-        return _predict(request, model)
-    return await run_in_threadpool(_predict, request, model)
+async def predict(request: Request) -> Response:
+    """Price 1 to 1000 block groups at once; the answers come in the order of the instances.
 
-
-def _is_small(request: PredictionRequest) -> bool:
-    nulls = sum(instance.total_bedrooms is None for instance in request.instances)
-    return len(request.instances) <= INLINE_ROWS and nulls <= INLINE_NULL_ROWS
-
-
-def _predict(request: PredictionRequest, model: LoadedModel) -> PredictionResponse:
-    manifest = model.bundle.manifest
-    predictions = model.bundle.predict(instance_columns(request.instances))
-    return PredictionResponse(
-        predictions=prediction_list(predictions, manifest.interval.level),
-        model_version=str(manifest.model_version),
+    A value outside what the model was trained on is answered with a warning; an impossible one is refused.
+    """
+    service: Service = request.app.state.service
+    model = service.slot.model
+    if model is None:
+        raise _not_ready(service)
+    body = await read_json_body(request)
+    if len(body) <= _inline_bytes(model):
+        priced = await service.batcher.price(parse(body).instances)
+        answer = response_body(priced)
+    else:
+        priced, answer = await run_in_threadpool(_price_large, body, model)
+    manifest, scope = priced.model.bundle.manifest, request.scope
+    version = str(manifest.model_version)
+    service.metrics.predicted(version, len(priced.predictions.price))
+    service.log.record(
+        Answer(
+            request_id=scope[REQUEST_ID],
+            answered_at=time.time(),
+            latency_seconds=time.perf_counter() - scope[STARTED],
+            model_version=version,
+            level=manifest.interval.level,
+            columns=priced.columns,
+            predictions=priced.predictions,
+        )
     )
+    return Response(answer, media_type="application/json")
+
+
+async def answer_directly(scope: Scope, receive: Receive, send: Send) -> None:
+    """`predict` as an application of its own, for requests that need no routing."""
+    request = Request(scope, receive)
+    # As the router does: the route's path labels the metrics.
+    scope["route"] = direct.routes[0]
+    try:
+        response = await predict(request)
+    except (HTTPException, RequestValidationError) as error:
+        response = answer_to(error, scope)
+    await response(scope, receive, send)
+
+
+def _price_large(body: bytes, model: LoadedModel) -> tuple[Priced, bytes]:
+    priced = price(parse(body).instances, model)
+    return priced, response_body(priced)
+
+
+def _inline_bytes(model: LoadedModel) -> int:
+    return INLINE_BYTES_WITH_NEIGHBOURS if imputes_slowly(model) else INLINE_BYTES
 
 
 @router.get("/api/v1/model/info", tags=["model"], summary="The model that answers", responses=NO_MODEL)
@@ -109,21 +216,57 @@ async def model_info(model: LoadedModelOf) -> ModelInfo:
         interval_level=manifest.interval.level,
         libraries=manifest.libraries,
         source=model.source,
+        uri=model.uri,
     )
 
 
 @router.get("/health", tags=["health"], summary="Liveness")
-async def health(request: Request, slot: ModelSlotOf) -> Health:
+async def health(request: Request, service: ServiceOf) -> Health:
     """200 as long as the process answers; `degraded` means that no model is loaded yet."""
-    loaded = slot.model is not None
+    loaded = service.slot.model is not None
     status = "healthy" if loaded else "degraded"
     return Health(status=status, model_loaded=loaded, version=request.app.version)
 
 
 @router.get("/health/ready", tags=["health"], summary="Readiness", responses=NO_MODEL)
-async def ready(model: LoadedModelOf) -> Readiness:
-    """200 once predictions are answered, 503 before."""
+async def ready(model: LoadedModelOf, service: ServiceOf) -> Readiness:
+    """200 once predictions are answered, 503 before, and again while the process is ending."""
+    if service.draining:
+        raise Ending
     return Readiness(status="ready", model_version=str(model.bundle.manifest.model_version))
+
+
+@router.get("/health/deep", tags=["health"], summary="Every dependency", responses=NO_MODEL)
+async def deep(service: ServiceOf) -> DeepHealth:
+    """Each model source and the prediction log; `degraded` when something is wrong that prices survive.
+
+    503 without a model, with the reason of each source among the details.
+    """
+    model, statuses = service.slot.model, service.slot.sources()
+    if model is None:
+        reasons = [f"{status.state}: {status.detail or status.target}" for status in statuses]
+        raise _not_ready(service, reasons)
+    log = service.log.status()
+    first_choice = bool(statuses) and statuses[0].state == "serving"
+    return DeepHealth(
+        status="healthy" if first_choice and log.healthy else "degraded",
+        model_version=str(model.bundle.manifest.model_version),
+        sources=[SourceHealth.model_validate(status, from_attributes=True) for status in statuses],
+        prediction_log=PredictionLogHealth.model_validate(log, from_attributes=True),
+    )
+
+
+@router.get(
+    "/metrics",
+    tags=["service"],
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "headers": ANSWER_HEADERS}},
+)
+async def metrics(service: ServiceOf) -> Response:
+    """Counts, latencies and distributions of all workers, in Prometheus' text format."""
+    body, kind = await run_in_threadpool(service.metrics.exposition)
+    return Response(body, media_type=kind)
 
 
 @router.get("/", tags=["service"], summary="What this service is")
@@ -137,3 +280,14 @@ async def service_info(request: Request) -> ServiceInfo:
         docs_url="/docs",
         health_url="/health",
     )
+
+
+def _not_ready(service: Service, reasons: Sequence[str] | None = None) -> ModelNotReady:
+    statuses = service.slot.sources()
+    # Addresses are for operators: without `reasons`, only how each source stands.
+    messages = reasons or [f"The source is {status.state}." for status in statuses]
+    details = [
+        ErrorDetail(field=status.name, message=message, type=f"source_{status.state}")
+        for status, message in zip(statuses, messages, strict=True)
+    ]
+    return ModelNotReady(service.slot.retry_seconds, details)

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from operator import attrgetter
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from housing_serving.bundle import Predictions
 from housing_serving.features import CATEGORICAL_FEATURE, CATEGORIES, LIMITS, NUMERIC_FEATURES
 
 MAX_INSTANCES = 1000
@@ -93,11 +93,26 @@ class ConfidenceInterval(BaseModel):
     level: float = Field(examples=[0.9])
 
 
+class PredictionWarning(BaseModel):
+    """A value that the model can price, but saw nothing like in training: trust the price less."""
+
+    field: str = Field(examples=["median_income"])
+    code: Literal["below_training_range", "above_training_range", "unseen_category"] = Field(
+        examples=["above_training_range"]
+    )
+    message: str = Field(
+        description="For people.", examples=["18.2 is above 15.0001, the highest in training."]
+    )
+
+
 class Prediction(BaseModel):
     """The answer to one instance."""
 
     predicted_price: float = Field(description="Dollars.", examples=[427300.0])
     confidence_interval: ConfidenceInterval
+    warnings: list[PredictionWarning] = Field(
+        description="Empty when every value lies within what the model was trained on.", examples=[[]]
+    )
 
 
 class PredictionResponse(BaseModel):
@@ -128,14 +143,15 @@ class ModelInfo(BaseModel):
     snapshot: str = Field(examples=["2025-01-05"])
     data_hash: str = Field(examples=["2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"])
     git_commit: str = Field(examples=["ebe5dd9"])
-    created_at: datetime
+    created_at: datetime = Field(examples=["2025-01-05T02:00:00Z"])
     metrics: dict[str, float] = Field(examples=[{"mae": 31800.5, "r2": 0.83, "wmape": 15.2}])
     features: list[FeatureInfo]
     categories: list[str] = Field(description="Categories seen in training.", examples=[list(CATEGORIES)])
     imputation: str = Field(description="How null bedrooms are estimated.", examples=["ratio_boosting"])
     interval_level: float = Field(examples=[0.9])
     libraries: dict[str, str] = Field(examples=[{"numpy": "2.4.0"}])
-    source: str = Field(
+    source: str = Field(description="Which source answered: mlflow, gcs or local.", examples=["gcs"])
+    uri: str = Field(
         description="Where the bundle was loaded from.", examples=["gs://bucket/models/housing_price_model/1"]
     )
 
@@ -155,36 +171,59 @@ class Readiness(BaseModel):
     model_version: str = Field(examples=["1"])
 
 
+class SourceHealth(BaseModel):
+    """A place that models come from."""
+
+    name: str = Field(examples=["mlflow"])
+    target: str = Field(examples=["http://mlflow:5000 housing_price_model@production"])
+    state: str = Field(
+        description="serving, ready (one before it serves), empty, unavailable, open (not asked again before "
+        "a pause is over) or unasked.",
+        examples=["serving"],
+    )
+    detail: str | None = Field(description="What is wrong, and what to do.", examples=[None])
+    checked_at: datetime | None = Field(examples=["2025-01-05T02:00:00Z"])
+
+
+class PredictionLogHealth(BaseModel):
+    """The writer of the prediction log."""
+
+    enabled: bool = Field(examples=[True])
+    healthy: bool = Field(examples=[True])
+    buffered_rows: int = Field(examples=[120])
+    dropped_rows: int = Field(description="Since the process started.", examples=[0])
+    problem: str | None = Field(examples=[None])
+
+
+class DeepHealth(BaseModel):
+    """The service and everything it depends on."""
+
+    status: str = Field(examples=["healthy"])
+    model_version: str = Field(examples=["1"])
+    sources: list[SourceHealth]
+    prediction_log: PredictionLogHealth
+
+
 class ServiceInfo(BaseModel):
     """What this service is and where to look next."""
 
-    name: str
-    version: str
-    description: str
+    name: str = Field(examples=["housing-price-api"])
+    version: str = Field(examples=["0.1.0"])
+    description: str = Field(
+        examples=["Prices of Californian census block groups, with an interval for each."]
+    )
     docs_url: str = Field(examples=["/docs"])
     health_url: str = Field(examples=["/health"])
 
 
+_numbers_of = attrgetter(*NUMERIC_FEATURES)
+
+
 def instance_columns(instances: Sequence[HousingInstance]) -> dict[str, NDArray[Any]]:
     """The instances as the bundle takes them: one array per raw feature, null bedrooms as NaN."""
-    columns: dict[str, NDArray[Any]] = {
-        # numpy turns None into NaN here.
-        name: np.array([getattr(instance, name) for instance in instances], dtype=np.float64)
-        for name in NUMERIC_FEATURES
-    }
-    columns[CATEGORICAL_FEATURE] = np.array(
-        [instance.ocean_proximity for instance in instances], dtype=object
-    )
+    # numpy turns None into NaN here.
+    numbers = np.array([_numbers_of(instance) for instance in instances], dtype=np.float64)
+    columns: dict[str, NDArray[Any]] = dict(zip(NUMERIC_FEATURES, numbers.T.copy(), strict=True))
+    categories = [instance.ocean_proximity for instance in instances]
+    columns[CATEGORICAL_FEATURE] = np.array(categories, dtype=object)
     return columns
-
-
-def prediction_list(predictions: Predictions, level: float) -> list[Prediction]:
-    """The bundle's arrays as the response's list."""
-    price, lower, upper = predictions.price, predictions.lower, predictions.upper
-    return [
-        Prediction(
-            predicted_price=middle,
-            confidence_interval=ConfidenceInterval(lower=low, upper=high, level=level),
-        )
-        for middle, low, high in zip(price.tolist(), lower.tolist(), upper.tolist(), strict=True)
-    ]

@@ -3,12 +3,23 @@
 The names are the project's one spelling everywhere; an empty value counts as not set.
 """
 
+import re
 from pathlib import Path
 from typing import Literal, Self
 
 from dotenv import load_dotenv
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIN_KEY_CHARACTERS = 16
+_PLACEHOLDERS = ("your-", "your_", "<", "changeme", "change-me", "change_me", "replace", "example", "secret")
+# As browsers write it: lower case, no path.
+_ORIGIN = re.compile(r"https?://[a-z0-9.:\[\]-]+")
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """The parts of a list that is separated by commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 class ServingSettings(BaseSettings):
@@ -20,7 +31,8 @@ class ServingSettings(BaseSettings):
     """
 
     # Fields are named as their variables: an alias would let the bare name (`HOME`) be read as well.
-    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
+    # Inputs may be keys, and errors end up in logs.
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
 
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=1, le=65535)
@@ -28,6 +40,8 @@ class ServingSettings(BaseSettings):
     web_concurrency: int = Field(1, ge=1, le=64)
     housing_home: Path = Path(".housing")
     housing_deployment: Literal["local", "gcp"] = "local"
+    # After SIGTERM: for load balancers to notice, and for callers to be told to close their connections.
+    housing_drain_seconds: float = Field(1.0, ge=0)
     housing_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     # Model sources, asked in this order: the registry's alias, the bucket, the local folder.
@@ -72,6 +86,50 @@ class ServingSettings(BaseSettings):
         """
         load_dotenv(".env", override=False)
         return cls()
+
+    @field_validator("housing_api_keys")
+    @classmethod
+    def _keys_cannot_be_guessed(cls, keys: SecretStr | None) -> SecretStr | None:
+        parts = listed(keys.get_secret_value()) if keys else ()
+        if keys and not parts:
+            raise ValueError("holds no key: set keys separated by commas, or remove it")
+        for number, key in enumerate(parts, 1):
+            if len(key) < MIN_KEY_CHARACTERS:
+                problem = f"is shorter than {MIN_KEY_CHARACTERS} characters"
+            elif key.lower().startswith(_PLACEHOLDERS) or len(set(key)) < 5:
+                problem = "is a placeholder"
+            elif not key.isascii() or not key.isprintable() or " " in key:
+                problem = "has characters other than ASCII letters, digits and signs"
+            else:
+                continue
+            raise ValueError(f"key {number} {problem}: set one from `openssl rand -hex 32`, or remove it")
+        return keys
+
+    @field_validator("housing_rate_limit")
+    @classmethod
+    def _rate_limit_is_readable(cls, text: str | None) -> str | None:
+        if text is None:
+            return None
+        from limits import parse_many  # noqa: PLC0415  (takes a tenth of a second, and is seldom needed)
+
+        try:
+            amounts = [item.amount for item in parse_many(text)]
+        except ValueError:
+            amounts = []
+        if not amounts or not all(amounts):
+            raise ValueError(f"holds {text!r}: set it as in 100/minute or 10/second;1000/hour, or remove it")
+        return text
+
+    @field_validator("housing_cors_origins")
+    @classmethod
+    def _origins_are_origins(cls, text: str | None) -> str | None:
+        parts = listed(text) if text else ()
+        wrong = [part for part in parts if part != "*" and not _ORIGIN.fullmatch(part)]
+        if text and (wrong or not parts):
+            found = repr(wrong[0] if wrong else text)
+            example = "https://app.example.org (lower case, no path)"
+            raise ValueError(f"holds {found}: set origins as in {example}, or remove it")
+        return text
 
     @model_validator(mode="after")
     def _bucket_is_known_where_needed(self) -> Self:

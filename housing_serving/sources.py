@@ -1,166 +1,61 @@
-"""Finding and fetching the bundle to serve: a directory, a bucket prefix, or what the release record says.
+"""Where the bundle to serve comes from: the registry's alias, the bucket, the local folder, in this order.
 
-Reads only. A place that names a version which cannot be loaded is an error: another version is never
-served in its stead.
+Reads only. A source that names a version which cannot be loaded has failed: it never offers another version
+in its stead, and the next source is a matter of the caller.
 """
 
 import json
-import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import tenacity
+import numpy as np
 
-from housing_serving.bundle import MANIFEST_FILE, Bundle, BundleError, read_manifest
+from housing_serving.bundle import (
+    MANIFEST_FILE,
+    Bundle,
+    BundleError,
+    BundleManifest,
+    read_manifest,
+    sha256_hex,
+)
+from housing_serving.deadline import Deadline
+from housing_serving.features import CATEGORICAL_FEATURE, NULLABLE_FEATURE
 from housing_serving.settings import ServingSettings
+from housing_serving.storage_readers import (
+    BucketReader,
+    FolderReader,
+    ModelUnavailable,
+    NotRegistered,
+    ObjectMissing,
+    ObjectReader,
+)
 
-if TYPE_CHECKING:
-    from google.cloud import storage
-
-T = TypeVar("T")
+__all__ = [
+    "FetchedModel",
+    "LoadedModel",
+    "ModelLocation",
+    "ModelSource",
+    "ModelUnavailable",
+    "NotRegistered",
+    "configured_sources",
+]
 
 RELEASE_RECORD = "releases/housing-price-api.json"
-# To connect, and between two pieces of an answer.
-GCS_TIMEOUT_SECONDS = (5.0, 10.0)
-GCS_ATTEMPTS = 3
-GCS_LONGEST_WAIT_SECONDS = 2.0
-
-
-class ModelUnavailable(Exception):
-    """No bundle can be served now; the message says where it was looked for and what to do."""
-
-
-class ObjectMissing(Exception):
-    """An object is not there; the message is its address."""
-
-
-class ObjectReader(Protocol):
-    """Named objects of one storage root, to read."""
-
-    def uri(self, name: str) -> str:
-        """The full address of an object."""
-
-    def read(self, name: str) -> bytes:
-        """An object's content.
-
-        Raises:
-            ObjectMissing: it does not exist.
-            ModelUnavailable: it cannot be read.
-        """
-
-    def names(self, prefix: str) -> list[str]:
-        """Names of all objects below a prefix.
-
-        Raises:
-            ModelUnavailable: the storage cannot be listed.
-        """
-
-
-@dataclass(frozen=True)
-class FolderReader:
-    """A storage root that is a folder."""
-
-    root: Path
-
-    def uri(self, name: str) -> str:
-        """The path of an object."""
-        return str(self.root / name)
-
-    def read(self, name: str) -> bytes:
-        """A file's content."""
-        try:
-            return (self.root / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise ObjectMissing(self.uri(name)) from error
-        except OSError as error:
-            raise ModelUnavailable(
-                f"{self.uri(name)} cannot be read ({error.strerror}): check the disk and its permissions"
-            ) from error
-
-    def names(self, prefix: str) -> list[str]:
-        """Names of all files below a prefix."""
-        files = (path for path in (self.root / prefix).rglob("*") if path.is_file())
-        return [path.relative_to(self.root).as_posix() for path in files]
-
-
-class BucketReader:
-    """A storage root that is a Google Cloud Storage bucket."""
-
-    def __init__(self, bucket_name: str, project: str | None = None) -> None:
-        self._name = bucket_name
-        self._project = project
-        self._client: storage.Client | None = None
-
-    def uri(self, name: str) -> str:
-        """The `gs://` address of an object."""
-        return f"gs://{self._name}/{name}"
-
-    def read(self, name: str) -> bytes:
-        """An object's content, its checksum verified by the client."""
-
-        def download(client: "storage.Client") -> bytes:
-            blob = client.bucket(self._name).blob(name)
-            data: bytes = blob.download_as_bytes(timeout=GCS_TIMEOUT_SECONDS, retry=None, checksum="crc32c")
-            return data
-
-        return self._call(name, download)
-
-    def names(self, prefix: str) -> list[str]:
-        """Names of all objects below a prefix."""
-
-        def listing(client: "storage.Client") -> list[str]:
-            blobs = client.list_blobs(self._name, prefix=prefix, timeout=GCS_TIMEOUT_SECONDS, retry=None)
-            return [blob.name for blob in blobs]
-
-        try:
-            return self._call(prefix, listing)
-        except ObjectMissing as error:
-            raise ModelUnavailable(
-                f"bucket {self._name} does not exist: create it, or set GCS_BUCKET_NAME to another"
-            ) from error
-
-    def _call(self, name: str, operation: Callable[["storage.Client"], T]) -> T:
-        # Imported here: most of a second, and not needed where models are local.
-        from google.api_core import exceptions as api  # noqa: PLC0415
-        from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415
-        from google.cloud.storage.exceptions import DataCorruption  # noqa: PLC0415
-
-        try:
-            return _with_retries(lambda: operation(self._connected()))
-        except api.NotFound as error:
-            raise ObjectMissing(self.uri(name)) from error
-        except api.Forbidden as error:
-            raise ModelUnavailable(
-                f"{self.uri(name)} is forbidden: grant this service account roles/storage.objectViewer"
-                f" on the bucket {self._name}"
-            ) from error
-        except (GoogleAuthError, OSError) as error:
-            raise ModelUnavailable(
-                f"{self.uri(name)} cannot be reached: check the network and the Google credentials"
-            ) from error
-        except (api.GoogleAPIError, DataCorruption) as error:
-            raise ModelUnavailable(f"{self.uri(name)} cannot be read: the storage keeps failing") from error
-
-    def _connected(self) -> "storage.Client":
-        from google.cloud import storage  # noqa: PLC0415
-
-        if self._client is None:
-            # The client would ask for the bucket's metadata in a thread of its own, for traces nobody
-            # collects; that request needs a permission a reader of objects does not have.
-            os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
-            self._client = storage.Client(project=self._project)
-        return self._client
 
 
 @dataclass(frozen=True)
 class ModelLocation:
-    """A bundle's place: the objects below a prefix (empty or ending with a slash) of a storage root."""
+    """A bundle's place, and what is known about the bundle before it is read."""
 
     reader: ObjectReader
+    # Empty, or ending with a slash.
     prefix: str
+    # Name and version it must state.
+    identity: tuple[str, int] | None = None
+    # What `bundle.json` must hash to.
+    manifest_sha256: str | None = None
 
     @property
     def uri(self) -> str:
@@ -170,58 +65,135 @@ class ModelLocation:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A bundle, ready to predict, and where it was loaded from."""
+    """A bundle, ready to predict; the name of the source it came from, and its address."""
 
     bundle: Bundle
     source: str
+    uri: str
 
 
-def load_model(settings: ServingSettings) -> LoadedModel:
-    """Find, fetch and open the bundle the settings ask for.
+@dataclass(frozen=True)
+class FetchedModel:
+    """A bundle's files, held in memory: no temporary files can be left behind."""
 
-    Raises:
-        ModelUnavailable: there is none yet, or the one asked for cannot be used.
-    """
-    location = locate(settings)
-    try:
-        return LoadedModel(_fetch(location), location.uri)
-    except ObjectMissing as error:
-        raise ModelUnavailable(
-            f"{error} does not exist: check the path, or export or copy the bundle again"
-        ) from error
-    except BundleError as error:
-        raise ModelUnavailable(str(error)) from error
+    source: str
+    uri: str
+    files: Mapping[str, bytes]
+
+    def open(self) -> LoadedModel:
+        """Verify every file, compile the model, and let it predict once.
+
+        Raises:
+            ModelUnavailable: the bundle cannot be used.
+        """
+        try:
+            bundle = Bundle.from_files(self.files, origin=self.uri)
+        except BundleError as error:
+            raise ModelUnavailable(str(error)) from error
+        _warm_up(bundle, self.uri)
+        return LoadedModel(bundle, self.source, self.uri)
 
 
-def locate(settings: ServingSettings) -> ModelLocation:
-    """Which bundle to serve: an explicit path, the released version, or the newest complete one.
+@dataclass(frozen=True)
+class ModelSource:
+    """One place to get the model from."""
 
-    Raises:
-        ModelUnavailable: nothing has been registered yet, or the release record is not readable.
-    """
+    name: str
+    # Where it looks, as people read it.
+    target: str
+    # For naming and delivering together.
+    seconds: float
+    locate: Callable[[Deadline], ModelLocation]
+
+    @property
+    def too_slow(self) -> str:
+        """What there is to say when the time is up."""
+        return f"{self.target} did not name and deliver a model within {self.seconds:g} s"
+
+    def fetch(self) -> FetchedModel:
+        """Find the bundle and read its files.
+
+        Raises:
+            NotRegistered: there is none yet.
+            ModelUnavailable: the source cannot be asked, or what it names cannot be had.
+        """
+        with Deadline(self.seconds) as deadline:
+            try:
+                location = self.locate(deadline)
+                return FetchedModel(self.name, location.uri, _read_files(location))
+            except ModelUnavailable as error:
+                if deadline.passed:
+                    # What was cut off looks like any kind of failure.
+                    raise ModelUnavailable(self.too_slow) from error
+                raise
+
+
+def configured_sources(settings: ServingSettings) -> list[ModelSource]:
+    """The sources of the settings, best first; at least one."""
+    seconds = settings.housing_source_timeout_seconds
+    sources = []
+    if (settings.mlflow_tracking_uri or "").startswith(("http://", "https://")):
+        sources.append(_mlflow_source(settings, seconds))
+    if settings.gcs_model_path or settings.housing_deployment == "gcp":
+        sources.append(_gcs_source(settings, seconds))
+    if settings.local_model_path is not None or settings.housing_deployment == "local":
+        sources.append(_local_source(settings, seconds))
+    return sources
+
+
+def _mlflow_source(settings: ServingSettings, seconds: float) -> ModelSource:
+    # Imported here: a tenth of a second, and not needed where models are local.
+    from housing_serving.mlflow_registry import alias_address, bundle_behind_alias  # noqa: PLC0415
+
+    def locate(deadline: Deadline) -> ModelLocation:
+        found = bundle_behind_alias(settings, deadline)
+        folder, _, file = found.manifest_uri.rpartition("/")
+        in_bucket = re.fullmatch(r"gs://([^/]+)/(.+)", folder)
+        if file != MANIFEST_FILE or not (in_bucket or folder.startswith("/")):
+            raise ModelUnavailable(
+                f"{alias_address(settings)} is version {found.version}, whose bundle_uri is not the address "
+                f"of a {MANIFEST_FILE} in a bucket or folder: give the alias to another version"
+            )
+        reader: ObjectReader = FolderReader(Path(folder))
+        prefix = ""
+        if in_bucket:
+            reader, prefix = BucketReader(in_bucket[1], settings.gcp_project_id, deadline), f"{in_bucket[2]}/"
+        identity = (settings.mlflow_model_name, found.version)
+        return ModelLocation(reader, prefix, identity, found.manifest_sha256)
+
+    return ModelSource("mlflow", alias_address(settings), seconds, locate)
+
+
+def _gcs_source(settings: ServingSettings, seconds: float) -> ModelSource:
+    # The settings refuse every combination that needs a bucket and names none.
+    bucket = str(settings.gcs_bucket_name)
+    prefix = settings.gcs_model_path.strip("/") + "/" if settings.gcs_model_path else None
+
+    def locate(deadline: Deadline) -> ModelLocation:
+        reader = BucketReader(bucket, settings.gcp_project_id, deadline)
+        if prefix is not None:
+            return ModelLocation(reader, prefix)
+        return _in_storage_root(reader, settings.mlflow_model_name)
+
+    return ModelSource("gcs", f"gs://{bucket}/{prefix or ''}".rstrip("/"), seconds, locate)
+
+
+def _local_source(settings: ServingSettings, seconds: float) -> ModelSource:
     if settings.local_model_path is not None:
-        return ModelLocation(FolderReader(settings.local_model_path.resolve()), "")
-    if settings.gcs_model_path:
-        prefix = settings.gcs_model_path.strip("/") + "/"
-        return ModelLocation(_bucket(settings), prefix)
-    reader = storage_root(settings)
-    versions = f"models/{settings.mlflow_model_name}/"
+        bundle = FolderReader(settings.local_model_path.resolve())
+        return ModelSource("local", str(bundle.root), seconds, lambda _: ModelLocation(bundle, ""))
+    storage = FolderReader((settings.housing_home / "storage").resolve())
+    name = settings.mlflow_model_name
+    return ModelSource("local", str(storage.root), seconds, lambda _: _in_storage_root(storage, name))
+
+
+def _in_storage_root(reader: ObjectReader, model_name: str) -> ModelLocation:
+    """The released version or, without a release, the newest complete one."""
+    versions = f"models/{model_name}/"
     version = _released_version(reader)
     if version is None:
         version = _newest_version(reader, versions)
-    return ModelLocation(reader, f"{versions}{version}/")
-
-
-def storage_root(settings: ServingSettings) -> ObjectReader:
-    """The storage root of the deployment."""
-    if settings.housing_deployment == "gcp":
-        return _bucket(settings)
-    return FolderReader((settings.housing_home / "storage").resolve())
-
-
-def _bucket(settings: ServingSettings) -> BucketReader:
-    # The settings refuse every combination that needs a bucket and names none.
-    return BucketReader(str(settings.gcs_bucket_name), settings.gcp_project_id)
+    return ModelLocation(reader, f"{versions}{version}/", (model_name, version))
 
 
 def _released_version(reader: ObjectReader) -> int | None:
@@ -231,7 +203,7 @@ def _released_version(reader: ObjectReader) -> int | None:
         return None
     try:
         return int(json.loads(data)["stable_version"])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise ModelUnavailable(
             f"{reader.uri(RELEASE_RECORD)} states no stable_version: release a version again"
         ) from error
@@ -242,34 +214,56 @@ def _newest_version(reader: ObjectReader, versions: str) -> int:
     complete = re.compile(re.escape(versions) + r"([1-9]\d*)/" + re.escape(MANIFEST_FILE))
     found = [int(match[1]) for name in reader.names(versions) if (match := complete.fullmatch(name))]
     if not found:
-        raise ModelUnavailable(
+        raise NotRegistered(
             f"no model version in {reader.uri(versions)}: "
             "materialize registered_model, or set LOCAL_MODEL_PATH"
         )
     return max(found)
 
 
-def _fetch(location: ModelLocation) -> Bundle:
-    # Held in memory: the runtime opens models from bytes, so no temporary files can be left behind.
-    data = location.reader.read(location.prefix + MANIFEST_FILE)
-    manifest = read_manifest(data, f"{location.uri}/{MANIFEST_FILE}")
-    files = {name: location.reader.read(location.prefix + name) for name in manifest.files}
-    return Bundle.from_files({**files, MANIFEST_FILE: data}, origin=location.uri)
+def _read_files(location: ModelLocation) -> dict[str, bytes]:
+    origin = f"{location.uri}/{MANIFEST_FILE}"
+    try:
+        data = location.reader.read(location.prefix + MANIFEST_FILE)
+        _check_sha256(data, location, origin)
+        manifest = read_manifest(data, origin)
+        _check_identity(manifest, location, origin)
+        files = {name: location.reader.read(location.prefix + name) for name in manifest.files}
+    except ObjectMissing as error:
+        raise ModelUnavailable(
+            f"{error} does not exist: check the path, or export or copy the bundle again"
+        ) from error
+    except BundleError as error:
+        raise ModelUnavailable(str(error)) from error
+    return {**files, MANIFEST_FILE: data}
 
 
-def _with_retries(call: Callable[[], T]) -> T:
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_is_transient),
-        stop=tenacity.stop_after_attempt(GCS_ATTEMPTS),
-        wait=tenacity.wait_random_exponential(multiplier=0.25, max=GCS_LONGEST_WAIT_SECONDS),
-        reraise=True,
-    )
-    return retrying(call)
+def _check_sha256(data: bytes, location: ModelLocation, origin: str) -> None:
+    if location.manifest_sha256 not in {None, sha256_hex(data)}:
+        raise ModelUnavailable(
+            f"{origin} does not have the sha256 its registration states: it was changed or damaged; "
+            "restore it, or register the model again"
+        )
 
 
-def _is_transient(error: BaseException) -> bool:
-    from google.api_core import exceptions as api  # noqa: PLC0415
-    from google.cloud.storage.exceptions import DataCorruption  # noqa: PLC0415
+def _check_identity(manifest: BundleManifest, location: ModelLocation, origin: str) -> None:
+    stated = (manifest.model_name, manifest.model_version)
+    if location.identity not in {None, stated}:
+        raise ModelUnavailable(
+            f"{origin} says it is {stated[0]} version {stated[1]}, not the one that was asked for: "
+            "copy or export the bundle again"
+        )
 
-    # requests' connection errors and time-outs are OSErrors; a checksum differs when a transfer was cut.
-    return isinstance(error, api.TooManyRequests | api.ServerError | DataCorruption | OSError)
+
+def _warm_up(bundle: Bundle, origin: str) -> None:
+    """Let the runtime allocate what it needs before the first request, with and without bedrooms."""
+    manifest = bundle.manifest
+    columns = {feature.name: np.array([feature.maximum] * 2) for feature in manifest.features}
+    columns[NULLABLE_FEATURE][1] = np.nan
+    columns[CATEGORICAL_FEATURE] = np.array(manifest.preprocessing.categories[:1] * 2, dtype=object)
+    try:
+        prices = bundle.predict(columns).price
+    except Exception as error:  # onnxruntime raises several types that share no other base
+        raise ModelUnavailable(f"{origin} cannot predict: export the model again") from error
+    if not np.isfinite(prices).all():
+        raise ModelUnavailable(f"{origin} predicts no finite price: export the model again")

@@ -47,7 +47,6 @@ class FlatTree:
 
     feature: IntArray
     threshold: FloatArray
-    missing_left: IntArray
     left: IntArray
     right: IntArray
     value: FloatArray
@@ -62,8 +61,9 @@ def compile_estimator(estimator: BaseEstimator, n_features: int) -> bytes:
         n_features: Width of its input.
 
     Returns:
-        A model from `features`, double (n, n_features), to `prediction`, double (n, 1); the same estimator
-        always gives the same bytes.
+        A model from `features`, double (n, n_features) without NaN, to `prediction`, double (n, 1); the same
+        estimator always gives the same bytes. Where a NaN would go is not exported: no feature is ever null
+        here, and looking for it at every split costs a third of the time.
 
     Raises:
         UnsupportedEstimator: there is no exact translation.
@@ -175,7 +175,7 @@ def _constant_start(estimator: GradientBoostingRegressor) -> float:
 def _leaf(value: float) -> FlatTree:
     none = np.array([-1], dtype=np.int64)
     zero = np.zeros(1, dtype=np.int64)
-    return FlatTree(zero, np.zeros(1), zero, none, none, np.array([value]))
+    return FlatTree(zero, np.zeros(1), none, none, np.array([value]))
 
 
 def _from_tree(tree: Tree, factor: float) -> FlatTree:
@@ -184,7 +184,6 @@ def _from_tree(tree: Tree, factor: float) -> FlatTree:
     return FlatTree(
         feature=tree.feature.astype(np.int64),
         threshold=tree.threshold.astype(np.float64),
-        missing_left=tree.missing_go_to_left.astype(np.int64),
         left=tree.children_left.astype(np.int64),
         right=tree.children_right.astype(np.int64),
         value=tree.value[:, 0, 0] * factor,
@@ -199,7 +198,6 @@ def _from_histogram(predictor: TreePredictor) -> FlatTree:
     return FlatTree(
         feature=nodes["feature_idx"].astype(np.int64),
         threshold=nodes["num_threshold"].astype(np.float64),
-        missing_left=nodes["missing_go_to_left"].astype(np.int64),
         left=np.where(leaf, -1, nodes["left"].astype(np.int64)),
         right=np.where(leaf, -1, nodes["right"].astype(np.int64)),
         value=nodes["value"].astype(np.float64),
@@ -225,8 +223,6 @@ def _tree_attributes(trees: Sequence[FlatTree]) -> dict[str, Any]:
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     weights = joined.pop("leaf_weights")
     thresholds = joined.pop("nodes_splits")
-    if not joined["nodes_missing_value_tracks_true"].any():
-        del joined["nodes_missing_value_tracks_true"]
     return {
         "n_targets": 1,
         "aggregate_function": AGGREGATE_SUM,
@@ -248,7 +244,6 @@ def _with_split(tree: FlatTree) -> FlatTree:
     return FlatTree(
         feature=zeros,
         threshold=np.zeros(3),
-        missing_left=zeros,
         left=np.array([1, -1, -1], dtype=np.int64),
         right=np.array([2, -1, -1], dtype=np.int64),
         value=np.full(3, tree.value[0]),
@@ -265,6 +260,5 @@ def _tree_part(tree: FlatTree, is_leaf: NDArray[np.bool_], number: IntArray) -> 
         "nodes_trueleafs": is_leaf[left].astype(np.int64),
         "nodes_falsenodeids": number[right],
         "nodes_falseleafs": is_leaf[right].astype(np.int64),
-        "nodes_missing_value_tracks_true": tree.missing_left[split],
         "leaf_weights": tree.value[is_leaf],
     }

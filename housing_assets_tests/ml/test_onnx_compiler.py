@@ -107,17 +107,6 @@ def test_a_value_on_a_threshold_goes_the_same_way() -> None:
     assert answers(compiled(tree, 1), above).tolist() == [20.0, 30.0, 40.0]
 
 
-@pytest.mark.parametrize(
-    "model",
-    [HistGradientBoostingRegressor(max_iter=5, min_samples_leaf=5), DecisionTreeRegressor(max_depth=3)],
-)
-def test_a_missing_value_goes_where_training_sent_it(model: BaseEstimator) -> None:
-    x = np.array([[value, noise] for value in (0.0, 1.0, np.nan) for noise in range(10)])
-    y = np.array([10.0] * 10 + [20.0] * 10 + [90.0] * 10)
-    model.fit(x, y)
-    np.testing.assert_array_equal(answers(compiled(model, 2), x), model.predict(x))
-
-
 def test_the_same_estimator_gives_the_same_bytes() -> None:
     x, y, _ = rows()
     one, same = (RandomForestRegressor(10, random_state=1).fit(x, y) for _ in range(2))

@@ -7,6 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from housing_assets_tests.serving.bundles import bundle_files, write_files
+from housing_assets_tests.serving.registry_server import RegistryServer
 from housing_serving.app import create_app
 from housing_serving.settings import ServingSettings
 
@@ -38,3 +39,14 @@ def client_without_model(tmp_path: Path) -> Iterator[TestClient]:
     settings = ServingSettings(housing_home=tmp_path / "home", housing_model_poll_seconds=60)
     with TestClient(create_app(settings)) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def registry_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
+    """A real MLflow tracking server; whoever stops it starts it again."""
+    server = RegistryServer(tmp_path_factory.mktemp("registry"))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

@@ -1,6 +1,7 @@
 """Which bundle is served, from a folder and from a real Google Cloud Storage server."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -8,18 +9,31 @@ import pytest
 
 from housing_assets_tests.conftest import GcsServer
 from housing_assets_tests.scripted_http import (
+    Behaviour,
     ScriptedServer,
     answer,
     break_off,
     corrupt,
+    pass_on,
     scripted_server,
 )
 from housing_assets_tests.serving.bundles import INSTANCE, bundle_files, columns_of, write_files
-from housing_serving import sources
+from housing_assets_tests.serving.slow_answers import drip, drip_headers, hang
+from housing_serving import deadline
 from housing_serving.settings import ServingSettings
-from housing_serving.sources import ModelUnavailable, load_model
+from housing_serving.sources import LoadedModel, ModelUnavailable, NotRegistered, configured_sources
 
 VERSIONS = "models/housing_price_model"
+MLFLOW = {"mlflow_tracking_uri": "http://mlflow:5000"}
+BUCKET = {"gcs_bucket_name": "b"}
+# What the slow behaviours would take is a minute.
+UNHURRIED_SECONDS = 20.0
+GCP = {**BUCKET, "housing_deployment": "gcp"}
+
+
+def load_model(settings: ServingSettings) -> LoadedModel:
+    """The model of the first source."""
+    return configured_sources(settings)[0].fetch().open()
 
 
 def store_version(storage: Path, version: int) -> Path:
@@ -29,6 +43,39 @@ def store_version(storage: Path, version: int) -> Path:
 def release(storage: Path, record: bytes) -> None:
     (storage / "releases").mkdir(parents=True)
     (storage / "releases/housing-price-api.json").write_bytes(record)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, ["local"]),
+        ({"mlflow_tracking_uri": "sqlite:///mlflow.db"}, ["local"]),
+        (MLFLOW, ["mlflow", "local"]),
+        (BUCKET, ["local"]),
+        ({**BUCKET, "gcs_model_path": "x"}, ["gcs", "local"]),
+        (GCP, ["gcs"]),
+        ({**GCP, **MLFLOW}, ["mlflow", "gcs"]),
+        ({**GCP, **MLFLOW, "local_model_path": "/x"}, ["mlflow", "gcs", "local"]),
+    ],
+)
+def test_which_sources_are_configured_in_which_order(values: dict[str, str], expected: list[str]) -> None:
+    assert [source.name for source in configured_sources(ServingSettings(**values))] == expected
+
+
+def test_sources_say_where_they_look(tmp_path: Path) -> None:
+    settings = ServingSettings(
+        **GCP, mlflow_tracking_uri="https://me:secret@host/x/?key=1", local_model_path="/x"
+    )
+    assert [source.target for source in configured_sources(settings)] == [
+        "https://host/x housing_price_model@production",
+        "gs://b",
+        "/x",
+    ]
+    in_bucket = ServingSettings(**BUCKET, gcs_model_path="/a/b/", housing_home=tmp_path)
+    assert [source.target for source in configured_sources(in_bucket)] == [
+        "gs://b/a/b",
+        f"{tmp_path}/storage",
+    ]
 
 
 def served_version(settings: ServingSettings) -> int:
@@ -53,7 +100,7 @@ def test_newest_version_by_number_is_served_without_a_release(local: ServingSett
     loaded = load_model(local)
 
     assert loaded.bundle.manifest.model_version == 10
-    assert loaded.source == f"{storage}/{VERSIONS}/10"
+    assert (loaded.source, loaded.uri) == ("local", f"{storage}/{VERSIONS}/10")
     assert loaded.bundle.predict(columns_of(INSTANCE)).price.tolist() == [300_000]
 
 
@@ -96,7 +143,7 @@ def test_explicit_path_wins_over_the_release(local: ServingSettings, storage: Pa
 
     loaded = load_model(local.model_copy(update={"local_model_path": folder}))
 
-    assert (loaded.bundle.manifest.model_version, loaded.source) == (5, str(folder))
+    assert (loaded.bundle.manifest.model_version, loaded.uri) == (5, str(folder))
 
 
 def test_a_corrupt_bundle_is_reported_with_its_file(local: ServingSettings, storage: Path) -> None:
@@ -114,8 +161,32 @@ def test_a_bundle_file_that_is_a_folder_is_reported(local: ServingSettings, stor
         load_model(local)
 
 
+def test_a_bundle_under_another_number_is_not_served(local: ServingSettings, storage: Path) -> None:
+    write_files(storage / VERSIONS / "11", bundle_files(version=10))
+
+    with pytest.raises(
+        ModelUnavailable, match=r"11/bundle\.json says it is housing_price_model version 10, not"
+    ):
+        load_model(local)
+
+
+def test_a_bundle_of_another_model_is_not_served(local: ServingSettings, storage: Path) -> None:
+    write_files(storage / VERSIONS / "11", bundle_files(version=11, model_name="rent_model"))
+
+    with pytest.raises(ModelUnavailable, match=r"11/bundle\.json says it is rent_model version 11, not"):
+        load_model(local)
+
+
+def test_a_model_that_predicts_no_number_is_not_served(local: ServingSettings, storage: Path) -> None:
+    stumps = [(7, 4.0, float("nan"), float("nan"))]
+    write_files(storage / VERSIONS / "11", bundle_files(version=11, stumps=stumps))
+
+    with pytest.raises(ModelUnavailable, match=r"11 predicts no finite price: export the model again"):
+        load_model(local)
+
+
 def test_empty_storage_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ModelUnavailable, match=r"no model version in .*: materialize registered_model"):
+    with pytest.raises(NotRegistered, match=r"no model version in .*: materialize registered_model"):
         load_model(ServingSettings(housing_home=tmp_path / "nothing"))
 
 
@@ -138,7 +209,7 @@ def gcp(gcs_bucket: str) -> ServingSettings:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries without the pauses."""
-    monkeypatch.setattr(sources, "GCS_LONGEST_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(deadline, "LONGEST_PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -153,7 +224,7 @@ def test_newest_version_in_a_bucket_predicts_like_the_local_one(gcp: ServingSett
     loaded = load_model(gcp)
 
     assert loaded.bundle.manifest.model_version == 10
-    assert loaded.source == f"gs://{gcp.gcs_bucket_name}/{VERSIONS}/10"
+    assert (loaded.source, loaded.uri) == ("gcs", f"gs://{gcp.gcs_bucket_name}/{VERSIONS}/10")
     null_bedrooms = {**INSTANCE, "total_bedrooms": None}
     assert loaded.bundle.predict(columns_of(INSTANCE, null_bedrooms)).price.tolist() == [300_000, 300_000]
 
@@ -170,7 +241,7 @@ def test_bundle_prefix_in_a_bucket_wins_and_needs_no_cloud_deployment(gcs_bucket
 
     loaded = load_model(settings)
 
-    assert (loaded.bundle.manifest.model_version, loaded.source) == (6, f"gs://{gcs_bucket}/handed/over")
+    assert (loaded.bundle.manifest.model_version, loaded.uri) == (6, f"gs://{gcs_bucket}/handed/over")
 
 
 def test_absent_prefix_and_bucket_are_named(gcs_bucket: str) -> None:
@@ -198,6 +269,13 @@ def test_storage_that_keeps_failing_is_reported(gcp: ServingSettings, proxy: Scr
     assert len(proxy.requests) == 3
 
 
+def test_refused_credentials_are_reported(gcp: ServingSettings, proxy: ScriptedServer) -> None:
+    proxy.afterwards = answer(401)
+
+    with pytest.raises(ModelUnavailable, match="check the network and the Google credentials"):
+        load_model(gcp)
+
+
 def test_forbidden_bucket_names_the_role(gcp: ServingSettings, proxy: ScriptedServer) -> None:
     proxy.afterwards = answer(403)
 
@@ -217,3 +295,18 @@ def test_unreachable_storage_is_reported(gcp: ServingSettings, monkeypatch: pyte
 
     with pytest.raises(ModelUnavailable, match="cannot be reached: check the network"):
         load_model(gcp)
+
+
+@pytest.mark.parametrize("behaviour", [drip, drip_headers, hang])
+@pytest.mark.parametrize("answered_before", [0, 3])
+def test_storage_that_drips_or_hangs_is_given_up_in_time(
+    gcp: ServingSettings, proxy: ScriptedServer, behaviour: Behaviour, answered_before: int
+) -> None:
+    impatient = gcp.model_copy(update={"housing_source_timeout_seconds": 1.0})
+    proxy.script = [pass_on] * answered_before
+    proxy.afterwards = behaviour
+
+    started = time.monotonic()
+    with pytest.raises(ModelUnavailable, match=r"^gs://\S+ did not name and deliver a model within 1 s$"):
+        load_model(impatient)
+    assert time.monotonic() - started < UNHURRIED_SECONDS

@@ -1,0 +1,235 @@
+"""The service over HTTP: requests per second next to its peers, latency, start, memory and size.
+
+Every server is a real process with one worker, on the same fitted model: the published forest on this
+project's features. The sides take turns within each repeat, so that a noisy moment hits all alike, and none
+is measured before its answers have been compared with the pipeline's.
+"""
+
+import itertools
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import wrk
+from benchmarks.footprint import environment_bytes, growth, resident_while_predicting
+from benchmarks.measuring import Figure, Progress, Reading, timed
+from benchmarks.models import PUBLISHED_FOREST, exported, fitted_forest
+from benchmarks.open_loop import latencies
+from benchmarks.processes import Server, running
+from benchmarks.sides import EMPTY, REFERENCE, Record, Side, insist_on_right_answers, records, sides
+from housing_assets.ml.columns import columns_of
+from housing_assets.ml.training import predict
+from housing_serving.bundle import Bundle
+
+# Ratios by peer, batch and connections.
+GOALS = {(EMPTY, 1, 16): "0.7", (REFERENCE, 1, 16): "40", (EMPTY, 100, 16): "0.5"}
+# Where the rate of the latency comes from.
+LATENCY_BATCH, LATENCY_CONNECTIONS = 1, 16
+# Different bodies of each batch size; as many as there are rows for.
+MOST_BODIES = 4_000
+IN_PROCESS_CALLS = 2_000
+MEMORY_BATCH = 1_000
+MEGABYTE = 1e6
+
+# A batch size and a number of connections.
+Load = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ServingScale:
+    """How much is measured: rows to fit on (None: all), loads, and the length of each part."""
+
+    fit_rows: int | None
+    batches: Sequence[int]
+    connections: Sequence[int]
+    load_seconds: int
+    latency_seconds: float
+    predictions: int
+    environment: bool
+
+    @property
+    def loads(self) -> list[Load]:
+        """Every batch size with every number of connections."""
+        return list(itertools.product(self.batches, self.connections))
+
+
+FULL = ServingScale(None, (1, 100, 1_000), (1, 16, 256), 2, 5.0, 1_000_000, environment=True)
+QUICK = ServingScale(200, (1, 100), (16,), 1, 1.0, 20_000, environment=False)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everything that was measured: throughput next to the peers, and figures of ours alone."""
+
+    throughput: list[Figure]
+    readings: list[Reading]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A side that runs, with the file of its request bodies for every batch size."""
+
+    side: Side
+    server: Server
+    bodies: Mapping[int, Path]
+
+    def requests_per_second(self, batch: int, connections: int, seconds: int) -> float:
+        """Throughput under one load; returns once the server has nothing left to do."""
+        self.server.insist_on_running()
+        url = self.server.url(self.side.path)
+        found = wrk.requests_per_second(url, self.bodies[batch], connections, seconds)
+        self.server.wait_until_idle()
+        return found
+
+
+def measure(rows: pd.DataFrame, repeats: int, progress: Progress, scale: ServingScale) -> Found:
+    """All figures of the service.
+
+    Args:
+        rows: To fit on, and to ask for.
+        repeats: Measurements of each figure; those of memory and disk are taken once.
+        progress: Told about each.
+        scale: How much.
+
+    Raises:
+        MeasurementRefused: a side does not do what it is measured for.
+    """
+    fit_rows = rows.head(scale.fit_rows or len(rows))
+    pipeline = fitted_forest(fit_rows, PUBLISHED_FOREST)
+    files = exported(pipeline, fit_rows)
+    with tempfile.TemporaryDirectory(prefix="housing-benchmark-") as name, ExitStack() as stack:
+        folder = Path(name)
+        chosen = sides(pipeline, files, folder)
+        asked = records(rows)
+        start_seconds = _start_seconds(chosen[0], folder / "starts", repeats - 1)
+        started = [_start(side, asked, scale.batches, folder, stack) for side in chosen]
+        ours = started[0]
+        for one, batch in itertools.product(started, scale.batches):
+            expected = predict(pipeline, rows.head(batch))
+            insist_on_right_answers(one.side, one.server, asked[:batch], expected)
+        rates = _rates(started, scale, repeats, progress)
+        half = median(rates[ours.side.name, (LATENCY_BATCH, LATENCY_CONNECTIONS)]) / 2
+        readings = [
+            *_latency(ours, half, scale.latency_seconds, repeats, progress),
+            *_memory(ours, asked, scale.predictions, progress),
+            Reading("start to ready, s", [*start_seconds, ours.server.start_seconds], "below 2"),
+            Reading("one row in process, microseconds", _in_process(files, rows, repeats), "at most 100"),
+        ]
+    if scale.environment:
+        progress("a new environment with the service alone ...")
+        readings.append(Reading("environment on disk, MB", [environment_bytes() / MEGABYTE], "below 300"))
+    return Found(_throughput(rates, scale.loads, [side.name for side in chosen]), readings)
+
+
+def _start(
+    side: Side, asked: Sequence[Record], batches: Sequence[int], folder: Path, stack: ExitStack
+) -> Started:
+    home = folder / side.module
+    home.mkdir()
+    server = stack.enter_context(running(side.command, home))
+    return Started(side, server, {batch: _write_bodies(side, asked, batch, home) for batch in batches})
+
+
+def _write_bodies(side: Side, asked: Sequence[Record], batch: int, folder: Path) -> Path:
+    path = folder / f"bodies-{batch}"
+    path.write_bytes(b"\n".join(side.body(chunk) for chunk in _chunks(asked, batch)))
+    return path
+
+
+def _chunks(asked: Sequence[Record], batch: int) -> list[Sequence[Record]]:
+    count = min(len(asked) // batch, MOST_BODIES)
+    return [asked[number * batch : (number + 1) * batch] for number in range(count)]
+
+
+def _start_seconds(side: Side, folder: Path, starts: int) -> list[float]:
+    folder.mkdir()
+    found = []
+    for _ in range(starts):
+        with running(side.command, folder) as server:
+            found.append(server.start_seconds)
+    return found
+
+
+def _rates(
+    started: Sequence[Started], scale: ServingScale, repeats: int, progress: Progress
+) -> dict[tuple[str, Load], list[float]]:
+    """Requests per second of every side under every load, repeat by repeat."""
+    rates: dict[tuple[str, Load], list[float]] = defaultdict(list)
+    for repeat in range(repeats):
+        for batch, connections in scale.loads:
+            # Another one begins in each repeat, so that none always follows the same neighbour.
+            first = repeat % len(started)
+            for one in [*started[first:], *started[:first]]:
+                rate = one.requests_per_second(batch, connections, scale.load_seconds)
+                rates[one.side.name, (batch, connections)].append(rate)
+                progress(f"batch {batch}, {connections} connections: {one.side.name} {rate:,.1f} requests/s")
+    return rates
+
+
+def _throughput(
+    rates: Mapping[tuple[str, Load], list[float]], loads: Sequence[Load], names: Sequence[str]
+) -> list[Figure]:
+    ours, *peers = names
+    return [
+        Figure(
+            f"batch {batch:,}, {connections} connection{'s' if connections > 1 else ''}",
+            "requests/s",
+            peer,
+            rates[ours, (batch, connections)],
+            rates[peer, (batch, connections)],
+            more_is_better=True,
+            goal=GOALS.get((peer, batch, connections), ""),
+        )
+        for batch, connections in loads
+        for peer in peers
+    ]
+
+
+def _latency(ours: Started, rate: float, seconds: float, repeats: int, progress: Progress) -> list[Reading]:
+    bodies = ours.bodies[LATENCY_BATCH].read_bytes().splitlines()
+    medians, tails = [], []
+    for seed in range(repeats):
+        found = 1_000 * latencies(
+            ours.server.port, ours.side.path, bodies, rate=rate, seconds=seconds, seed=seed
+        )
+        middle, tail = np.percentile(found, [50, 99])
+        medians.append(float(middle))
+        tails.append(float(tail))
+        progress(f"{rate:,.0f} requests/s: median {middle:.2f} ms, p99 {tail:.2f} ms")
+    load = f"at {rate:,.0f} requests/s, half of the most, ms"
+    return [Reading(f"median latency {load}", medians), Reading(f"p99 latency {load}", tails, "below 5")]
+
+
+def _in_process(files: Mapping[str, bytes], rows: pd.DataFrame, repeats: int) -> list[float]:
+    bundle = Bundle.from_files(files, origin="the benchmark's bundle")
+    columns = columns_of(rows)
+    single = [
+        {name: values[number : number + 1] for name, values in columns.items()}
+        for number in range(min(IN_PROCESS_CALLS, len(rows)))
+    ]
+
+    def ask_all() -> None:
+        for row in single:
+            bundle.predict(row)
+
+    return [1e6 * timed(ask_all)[0] / len(single) for _ in range(repeats)]
+
+
+def _memory(ours: Started, asked: Sequence[Record], predictions: int, progress: Progress) -> list[Reading]:
+    loaded = ours.server.resident_bytes()
+    bodies = [ours.side.body(chunk) for chunk in _chunks(asked, MEMORY_BATCH)]
+    samples = resident_while_predicting(ours.server, bodies, MEMORY_BATCH, predictions)
+    progress(f"{predictions:,} predictions: {samples[-1] / MEGABYTE:.0f} MB")
+    more = f"{predictions:,} predictions more"
+    return [
+        Reading("resident after the load, MB", [loaded / MEGABYTE], "below 200"),
+        Reading(f"resident after {more}, MB", [samples[-1] / MEGABYTE], "below 200"),
+        Reading("grown in the last four fifths of them, MB", [growth(samples) / MEGABYTE], "flat"),
+    ]

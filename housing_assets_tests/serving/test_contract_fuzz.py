@@ -1,0 +1,77 @@
+"""The service against its own OpenAPI document: generated requests, good and bad, and every check there is."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from housing_assets_tests.serving.test_process import log_lines, service, wait_for
+
+CASES = 20_000
+# Generating costs ten times as much as answering, and one run uses one core.
+RUNS = 2
+RUN_SECONDS = 500
+
+
+def start_run(folder: Path, url: str, seed: int, *options: str) -> "subprocess.Popen[str]":
+    """A run of all phases with all checks, the same one for the same seed; its report is in the folder."""
+    folder.mkdir()
+    # Its warnings are about parts of the document that cannot be tested.
+    (folder / "schemathesis.toml").write_text("warnings.fail-on = true\n")
+    command = [sys.executable, "-m", "schemathesis.cli", "--no-color", "run", f"{url}/openapi.json"]
+    command += ["--checks", "all", "--continue-on-failure", "--request-timeout", "20"]
+    command += ["--seed", str(seed), "--generation-database", "none"]
+    command += ["--report", "json", "--report-json-path", "report.json", *options]
+    with (folder / "output.txt").open("w") as output:
+        return subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, text=True)
+
+
+def report_of(folder: Path, run: "subprocess.Popen[str]") -> dict[str, Any]:
+    try:
+        run.wait(RUN_SECONDS)
+    finally:
+        run.kill()
+    output = (folder / "output.txt").read_text()
+    assert run.returncode == 0, output[-8000:]
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    assert (report["complete"], report["failures"], report["errors"]) == (True, [], []), output[-8000:]
+    assert report["operations"]["tested"] == report["operations"]["total"] > 0
+    return report
+
+
+def test_every_answer_to_generated_requests_is_as_documented(bundle_folder: Path, tmp_path: Path) -> None:
+    with service(tmp_path, LOCAL_MODEL_PATH=str(bundle_folder)) as (url, process):
+        wait_for(f"{url}/health/ready", 200, process)
+        runs = {
+            tmp_path / f"run-{seed}": start_run(
+                tmp_path / f"run-{seed}", url, seed, "--max-examples", str(CASES // RUNS)
+            )
+            for seed in range(RUNS)
+        }
+        reports = [report_of(folder, run) for folder, run in runs.items()]
+        assert process.poll() is None
+
+    cases = sum(report["test_cases"]["generated"] for report in reports)
+    answered = Counter(line["status"] for line in log_lines(tmp_path) if line["message"] == "request")
+    print(f"{cases} cases, answers by status: {dict(answered)}")  # noqa: T201
+    assert cases >= CASES
+    # The service's own count: the cases did arrive, and both good and bad ones.
+    assert answered.total() >= CASES
+    assert answered[200] > CASES / 10
+    assert answered[422] > CASES / 10
+    assert max(answered) < 500
+
+
+def test_every_answer_without_a_model_is_as_documented(tmp_path: Path) -> None:
+    with service(tmp_path, HOUSING_HOME=str(tmp_path / "home")) as (url, process):
+        wait_for(f"{url}/health", 200, process)
+        # Both take a 503 for a failure, which it is not here; status, headers and shape are checked.
+        excluded = "not_a_server_error,positive_data_acceptance"
+        run = start_run(tmp_path / "run", url, 1, "--max-examples", "50", "--exclude-checks", excluded)
+        report_of(tmp_path / "run", run)
+
+    statuses = {line["status"] for line in log_lines(tmp_path) if line["message"] == "request"}
+    assert 503 in statuses
+    assert not statuses & {422, 500}

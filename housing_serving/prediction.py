@@ -1,0 +1,93 @@
+"""From the bytes of a request to the bytes of its answer.
+
+The body is validated as it is parsed, in one pass, and the answer is written as JSON without building a
+response model per instance: for small requests that is most of the work.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from fastapi.exceptions import RequestValidationError
+from pydantic import TypeAdapter, ValidationError
+
+from housing_serving.bundle import Predictions
+from housing_serving.domain import Departure
+from housing_serving.features import Columns
+from housing_serving.schemas import HousingInstance, PredictionRequest, instance_columns
+from housing_serving.sources import LoadedModel
+
+_REQUEST = TypeAdapter(PredictionRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """Instances, the model that priced them, its prices, and what was unusual about them."""
+
+    model: LoadedModel
+    columns: Columns
+    predictions: Predictions
+    departures: Sequence[Departure]
+
+
+def price(instances: Sequence[HousingInstance], model: LoadedModel) -> Priced:
+    """Price the instances of one or more requests."""
+    columns = instance_columns(instances)
+    predictions = model.bundle.predict(columns)
+    return Priced(model, columns, predictions, model.bundle.domain.departures(columns))
+
+
+def parse(body: bytes) -> PredictionRequest:
+    """The request in a body.
+
+    Raises:
+        RequestValidationError: the body is not what the schema says; every problem is listed.
+    """
+    try:
+        request = _REQUEST.validate_json(body)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False)
+        raise RequestValidationError(
+            [{**problem, "loc": ("body", *problem["loc"])} for problem in problems]
+        ) from error
+    # A key that comes twice is legal JSON whose last value wins, here and not everywhere: refused rather than
+    # guessed. Every key has one colon, and no valid value contains any, so counting finds them.
+    keys = 1 + sum(len(instance.model_fields_set) for instance in request.instances)
+    if body.count(b":") != keys:
+        raise RequestValidationError([_repeated_key(body)])
+    return request
+
+
+def _repeated_key(body: bytes) -> dict[str, Any]:
+    repeated: list[str] = []
+
+    def note_repeated(pairs: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in pairs]
+        repeated.extend(name for name in names if names.count(name) > 1)
+
+    json.loads(body, object_pairs_hook=note_repeated)
+    message = f"The key {repeated[0]} comes twice in one object"
+    return {"type": "repeated_key", "loc": ("body",), "msg": message}
+
+
+def response_body(priced: Priced) -> bytes:
+    """The answer as JSON."""
+    warnings: dict[int, list[dict[str, str]]] = {}
+    for found in priced.departures:
+        warning = {"field": found.field, "code": found.code, "message": found.message}
+        warnings.setdefault(found.row, []).append(warning)
+    manifest, predictions = priced.model.bundle.manifest, priced.predictions
+    prices, lowers, uppers = predictions.price, predictions.lower, predictions.upper
+    rows = zip(prices.tolist(), lowers.tolist(), uppers.tolist(), strict=True)
+    level = manifest.interval.level
+    answers = [
+        {
+            "predicted_price": middle,
+            "confidence_interval": {"lower": lower, "upper": upper, "level": level},
+            "warnings": warnings.get(row, []),
+        }
+        for row, (middle, lower, upper) in enumerate(rows)
+    ]
+    return orjson.dumps({"predictions": answers, "model_version": str(manifest.model_version)})

@@ -1,0 +1,72 @@
+"""What the application consists of, started and stopped together."""
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import AsyncIterator
+from types import FrameType
+from typing import Self
+
+from housing_serving.batching import Batcher
+from housing_serving.log_format import RequestLines
+from housing_serving.metrics import Metrics
+from housing_serving.model_slot import ModelSlot
+from housing_serving.prediction_log import PredictionLog
+from housing_serving.settings import ServingSettings
+
+# A local model is there at once; a slow source must not keep the service from listening.
+FIRST_LOOK_SECONDS = 3.0
+LOG_FLUSH_SECONDS = 5.0
+
+
+class Service:
+    """The model in service, the metrics, and the log of what was answered."""
+
+    def __init__(self, settings: ServingSettings) -> None:
+        self.metrics = Metrics()
+        # True from SIGTERM on: not ready any more, and every answer closes its connection.
+        self.draining = False
+        self._drain_seconds = settings.housing_drain_seconds
+        self.slot = ModelSlot(settings, self.metrics.model_changed)
+        self.batcher = Batcher(self.slot)
+        self.log = PredictionLog(settings, self.metrics)
+        self.request_lines = RequestLines()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Look for a model and write the log until the end; what is buffered is written then."""
+        self._drain_before_the_end()
+        self.log.start()
+        filling = asyncio.create_task(self.slot.fill())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.slot.looked.wait(), FIRST_LOOK_SECONDS)
+        try:
+            yield self
+        finally:
+            filling.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await filling
+            await asyncio.to_thread(self.log.close, LOG_FLUSH_SECONDS)
+            self.metrics.close()
+            self.request_lines.flush()
+
+    def _drain_before_the_end(self) -> None:
+        """On the first SIGTERM, announce the end for a while before the server begins it.
+
+        Ending at once would reset connections on which callers are just sending their next request.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return  # inside a test client: signals belong to the process
+        loop, end = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+        if not callable(end):
+            return
+
+        def begin(number: int, frame: FrameType | None) -> None:
+            if self.draining:
+                end(number, frame)
+                return
+            self.draining = True
+            loop.call_soon_threadsafe(loop.call_later, self._drain_seconds, end, number, None)
+
+        signal.signal(signal.SIGTERM, begin)
