@@ -51,7 +51,7 @@ def requests_per_second(url: str, bodies: Path, connections: int, seconds: int) 
             f"{url}, {connections} connections: of {counts['requests']} requests, {failures}"
         )
     if not counts["requests"]:
-        raise MeasurementRefused(f"{url}, {connections} connections: no answer within {seconds} s")
+        raise MeasurementRefused(f"{url}: no answer within {seconds} s: is the machine busy?")
     answered: int = counts["requests"]
     microseconds: int = counts["microseconds"]
     return 1e6 * answered / microseconds

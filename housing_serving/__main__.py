@@ -38,6 +38,7 @@ def main() -> None:
             factory=True,
             host=settings.host,
             port=settings.port,
+            http="housing_serving.connections:Connection",
             workers=settings.web_concurrency,
             forwarded_allow_ips=settings.forwarded_allow_ips,
             # Requests are logged with their ids by the application itself.

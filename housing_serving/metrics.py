@@ -293,7 +293,7 @@ class Metrics:
         self._model_loaded.set(time.time())
 
     def sources_changed(self, sources: Sequence[SourceStatus]) -> None:
-        """The states of the model sources are these; with several processes, the last one to say so counts."""
+        """The model sources are in these states; of several processes the last one to say so counts."""
         for source in sources:
             for state in SOURCE_STATES:
                 self._source_state.labels(source.name, state).set(state == source.state)

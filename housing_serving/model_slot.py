@@ -89,8 +89,10 @@ class ModelSlot:
         async with asyncio.TaskGroup() as group:
             for position, asked in enumerate(self._asked):
                 group.create_task(self._keep_asking(position))
+                # `wait_for` would do, but loses a cancellation now and then before Python 3.12.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(asked.answered.wait(), GRACE_SECONDS)
+                    async with asyncio.timeout(GRACE_SECONDS):
+                        await asked.answered.wait()
                 if self.model is not None:
                     break
 
@@ -175,7 +177,8 @@ class _AskedSource:
             raise ModelUnavailable(self.source.too_slow)
         self._thread, fetching = _in_daemon_thread(self.source.fetch)
         try:
-            return await asyncio.wait_for(fetching, self.source.seconds + GIVE_UP_SECONDS)
+            async with asyncio.timeout(self.source.seconds + GIVE_UP_SECONDS):
+                return await fetching
         except TimeoutError as error:
             raise ModelUnavailable(self.source.too_slow) from error
 

@@ -186,6 +186,7 @@ class PredictionLog:
         self._batches: dict[date, list[RecordBatch]] = {}
         self._batched_rows = 0
         self._dropped_before = 0
+        self._gave_up = False
         self._calm_at: float | None = None
         self._wake = threading.Event()
         self._collector = threading.Thread(
@@ -286,11 +287,7 @@ class PredictionLog:
         with self._lock:
             answers, self._waiting = self._waiting, []
         for stretch in _stretches(answers):
-            try:
-                self._take(AnswerBatch.of(stretch))
-            except Exception:  # one bad answer must not end the log
-                logger.exception("answers could not be logged")
-                self._rows_dropped(BROKEN, sum(len(answer.predictions.price) for answer in stretch))
+            self._take(stretch)
             if self._batched_rows >= self._file_rows:
                 self._make_files()
             let_others_run()
@@ -298,7 +295,17 @@ class PredictionLog:
             buffered = self._buffered_rows
         self._metrics.log_buffered(buffered)
 
-    def _take(self, batch: AnswerBatch) -> None:
+    def _take(self, answers: list[Answer]) -> None:
+        try:
+            batch = AnswerBatch.of(answers)
+            converted = [(day, record_batch(part)) for day, part in batch.by_day()] if self._enabled else []
+        except Exception:  # one answer that makes no sense must not cost the others
+            if len(answers) > 1:
+                for answer in answers:
+                    self._take([answer])
+            else:
+                self._give_up(len(answers[0].predictions.price))
+            return
         self._metrics.observe_answers(batch)
         if self._summary is not None:
             self._summary.add(batch)
@@ -306,10 +313,19 @@ class PredictionLog:
             with self._lock:
                 self._buffered_rows -= len(batch)
             return
-        converted = [(day, record_batch(part)) for day, part in batch.by_day()]
         for day, rows in converted:
             self._batches.setdefault(day, []).append(rows)
         self._batched_rows += len(batch)
+
+    def _give_up(self, rows: int) -> None:
+        # Of a defect that meets every answer, one traceback is enough; the metric counts them.
+        if not self._gave_up:
+            logger.exception("answers could not be logged")
+        self._gave_up = True
+        with self._lock:
+            self._buffered_rows -= rows
+            self._dropped_rows += rows
+        self._metrics.log_dropped(BROKEN, rows)
 
     def _make_files(self) -> None:
         batches, self._batches, self._batched_rows = self._batches, {}, 0
@@ -317,8 +333,7 @@ class PredictionLog:
             try:
                 self._writer.put(prediction_file(day, parts))
             except Exception:  # the rows of another day may still make a file
-                logger.exception("a file of the prediction log could not be made")
-                self._rows_dropped(BROKEN, sum(part.num_rows for part in parts))
+                self._give_up(sum(part.num_rows for part in parts))
 
     def _rows_stored(self, rows: int) -> None:
         with self._lock:
@@ -328,12 +343,6 @@ class PredictionLog:
             self._written_rows += rows
         self._metrics.log_written(rows)
 
-    def _rows_dropped(self, reason: str, rows: int) -> None:
-        with self._lock:
-            self._buffered_rows -= rows
-            self._dropped_rows += rows
-        self._metrics.log_dropped(reason, rows)
-
     def _report_drops(self) -> None:
         # One line when it begins and one when it is over: it may go on and off every second in between.
         with self._lock:
@@ -341,7 +350,7 @@ class PredictionLog:
         now = time.monotonic()
         if dropped > self._dropped_before:
             if self._calm_at is None:
-                logger.warning("prediction log drops rows", extra={"reason": BUFFER_FULL, "dropped": dropped})
+                logger.warning("prediction log drops rows", extra={"dropped": dropped})
             self._calm_at = now + CALM_SECONDS
         elif self._calm_at is not None and now >= self._calm_at:
             logger.info("prediction log drops no more rows", extra={"dropped": dropped})

@@ -80,7 +80,11 @@ class _Windows(Storage):
 
     def _window(self, key: str) -> tuple[int, float] | None:
         window = self._windows.get(key)
-        return window if window is not None and window[1] > time.time() else None
+        if window is None or window[1] <= time.time():
+            return None
+        # Being asked for is activity too: a caller who is refused all the time must not be forgotten for it.
+        self._windows.move_to_end(key)
+        return window
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Count, in a new window of `expiry` seconds if there is none."""

@@ -30,13 +30,13 @@ class BodyTooSlow(ServiceError):
 
 
 class NotJson(ServiceError):
-    """The body declares another type than JSON."""
+    """The body declares another type than JSON, or is compressed."""
 
     def __init__(self) -> None:
         super().__init__(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "unsupported_media_type",
-            "Send JSON, with the header Content-Type: application/json.",
+            "Send JSON, uncompressed, with the header Content-Type: application/json.",
         )
 
 
@@ -44,14 +44,14 @@ async def read_json_body(request: Request) -> bytes:
     """The bytes of a JSON body, not parsed yet.
 
     Raises:
-        NotJson: the content type is another one.
+        NotJson: the content type is another one, or there is a content encoding.
         PayloadTooLarge: it declares, or has, more than `MAX_BODY_BYTES`.
         BodyTooSlow: it is not complete after `BODY_SECONDS`.
         ClientDisconnect: the client went away.
     """
     headers = request.headers
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
+    if kind != "application/json" or headers.get("content-encoding", "identity").lower() != "identity":
         raise NotJson
     declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:

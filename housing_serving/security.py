@@ -2,12 +2,12 @@
 
 import hmac
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -121,15 +121,18 @@ def _whole_seconds(standing: "Standing") -> int:
     return max(1, math.ceil(standing.reset_seconds))
 
 
-def _rate_limit_headers(standing: "Standing") -> Mapping[str, str]:
+def _rate_limit_headers(standing: "Standing") -> list[tuple[bytes, bytes]]:
     values = (standing.limit, standing.remaining, _whole_seconds(standing))
-    return dict(zip(RATE_LIMIT_HEADERS, map(str, values), strict=True))
+    return [
+        (name.lower().encode(), str(value).encode())
+        for name, value in zip(RATE_LIMIT_HEADERS, values, strict=True)
+    ]
 
 
-def _with_headers(send: Send, headers: Mapping[str, str]) -> Send:
+def _with_headers(send: Send, headers: Sequence[tuple[bytes, bytes]]) -> Send:
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).update(headers)
+            message["headers"] = [*message["headers"], *headers]
         await send(message)
 
     return send_with_headers

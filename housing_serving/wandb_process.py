@@ -39,8 +39,9 @@ def main() -> None:
         parser.add_argument(name, required=True)
     arguments = parser.parse_args()
     configure_logging()
-    # Ctrl-C reaches the whole group; the service decides when its last numbers have been sent.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A signal may reach the whole group; the service, by closing the input, decides when the end has come.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     try:
         run = log_lines(sys.stdin.buffer, arguments)
         if run is not None:

@@ -26,7 +26,9 @@ class RegistryServer:
         self._numbers = itertools.count(1)
 
     def start(self) -> None:
-        """Start, and wait until it answers."""
+        """Start, unless it runs, and wait until it answers."""
+        if self._process is not None:
+            return
         command = [
             "-m",
             "mlflow",

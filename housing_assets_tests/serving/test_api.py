@@ -2,7 +2,6 @@
 
 import json
 import logging
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,15 @@ from fastapi.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 from housing_assets_tests.serving.bundles import INSTANCE, bundle_files, write_files
-from housing_serving.app import MAX_BODY_BYTES, create_app
-from housing_serving.bundle import Bundle
-from housing_serving.features import LIMITS
-from housing_serving.middleware import RequestLog
-from housing_serving.routes import INLINE_NULL_ROWS, INLINE_ROWS
+from housing_serving.app import create_app
+from housing_serving.batching import MAX_ROWS, MAX_ROWS_WITH_NEIGHBOURS
+from housing_serving.bundle import Bundle, FeatureRange
+from housing_serving.features import CATEGORIES, LIMITS
+from housing_serving.log_format import RequestLines
+from housing_serving.middleware import Surroundings
+from housing_serving.request_body import MAX_BODY_BYTES
+from housing_serving.service import Service
 from housing_serving.settings import ServingSettings
-from housing_serving.sources import LoadedModel, load_model
 
 JSON = dict[str, Any]
 PREDICT = "/api/v1/predict"
@@ -51,6 +52,7 @@ def test_price_interval_and_version(client: TestClient) -> None:
             {
                 "predicted_price": 300_000.0,
                 "confidence_interval": {"lower": 180_000.0, "upper": 380_000.0, "level": 0.9},
+                "warnings": [],
             }
         ],
         "model_version": "3",
@@ -66,7 +68,7 @@ def test_answers_come_in_the_order_of_the_instances(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("bedrooms", [129, None])
-@pytest.mark.parametrize("rows", [INLINE_NULL_ROWS + 1, INLINE_ROWS, INLINE_ROWS + 1, 1000])
+@pytest.mark.parametrize("rows", [MAX_ROWS_WITH_NEIGHBOURS + 1, MAX_ROWS, MAX_ROWS + 1, 1000])
 def test_batches_price_each_row_like_a_single_request(
     client: TestClient, rows: int, bedrooms: int | None
 ) -> None:
@@ -159,8 +161,7 @@ def test_every_wrong_field_is_reported_at_once(client: TestClient) -> None:
         ({"instances": [INSTANCE] * 1001}, "instances", "too_long"),
         ({}, "instances", "missing"),
         ({"instances": INSTANCE}, "instances", "list_type"),
-        ([INSTANCE], "body", "model_attributes_type"),
-        (None, "body", "missing"),
+        ([INSTANCE], "body", "model_type"),
     ],
 )
 def test_malformed_batches_are_refused(client: TestClient, body: object, field: str, problem: str) -> None:
@@ -181,8 +182,9 @@ def test_a_thousand_wrong_instances_list_the_first_hundred_problems(client: Test
     ("content", "kind", "problem"),
     [
         (b'{"instances": [', "application/json", "json_invalid"),
-        (b"", "application/json", "missing"),
-        (b'{"instances": []}', "text/plain", "model_attributes_type"),
+        (b"", "application/json", "json_invalid"),
+        (b"null", "application/json", "model_type"),
+        (b"\xff\xfe{", "application/json; charset=utf-8", "json_invalid"),
     ],
 )
 def test_bodies_that_are_not_json_are_refused(
@@ -195,18 +197,81 @@ def test_bodies_that_are_not_json_are_refused(
     assert [(detail["field"], detail["type"]) for detail in details] == [("body", problem)]
 
 
-def test_undecodable_body_is_a_bad_request(client: TestClient) -> None:
-    response = client.post(PREDICT, content=b"\xff\xfe{", headers={"Content-Type": "application/json"})
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_another_content_type_is_refused(client: TestClient, kind: str) -> None:
+    content = json.dumps({"instances": [INSTANCE]})
 
-    assert response.status_code == 400
-    assert error_of(response.json()) == {"code": "bad_request", "message": "Bad Request.", "details": []}
+    response = client.post(PREDICT, content=content, headers={"Content-Type": kind})
+
+    assert response.status_code == 415
+    assert error_of(response.json())["code"] == "unsupported_media_type"
+
+
+@pytest.mark.parametrize(
+    ("repeated", "name"),
+    [
+        ('"median_income": 2, "median_income": 8', "median_income"),
+        ('"median_income": 2, "median\\u005fincome": 8', "median_income"),
+        ('"median_income": {"a": ":"}, "median_income": 8', "median_income"),
+    ],
+)
+def test_a_key_that_comes_twice_is_refused(client: TestClient, repeated: str, name: str) -> None:
+    body = json.dumps({"instances": [INSTANCE]}).replace('"median_income": 8.3252', repeated)
+
+    response = client.post(PREDICT, content=body, headers={"Content-Type": "application/json"})
+
+    assert response.status_code == 422
+    assert error_of(response.json())["details"] == [
+        {
+            "field": "body",
+            "message": f"The key {name} comes twice in one object",
+            "type": "repeated_key",
+        }
+    ]
+
+
+def test_what_training_never_saw_is_answered_with_a_warning(tmp_path: Path) -> None:
+    ranges = [FeatureRange(name=name, minimum=low, maximum=high) for name, (low, high) in LIMITS.items()]
+    income = FeatureRange(name="median_income", minimum=1.0, maximum=15.0)
+    files = bundle_files(features=(*ranges[:-1], income), categories=CATEGORIES[:2])
+    folder = write_files(tmp_path / "narrow", files)
+    rich, poor, usual = (
+        {**INSTANCE, "median_income": value, "ocean_proximity": "INLAND"} for value in (20, 0.5, 8)
+    )
+    with TestClient(create_app(ServingSettings(local_model_path=folder))) as client:
+        answers = priced(client, usual, {**rich, "ocean_proximity": "ISLAND"}, poor)["predictions"]
+
+    assert [answer["predicted_price"] for answer in answers] == [250_000, 300_000, 50_000]
+    assert [answer["warnings"] for answer in answers] == [
+        [],
+        [
+            {
+                "field": "median_income",
+                "code": "above_training_range",
+                "message": "20 is above 15, the highest in training.",
+            },
+            {
+                "field": "ocean_proximity",
+                "code": "unseen_category",
+                "message": "No training row was ISLAND.",
+            },
+        ],
+        [
+            {
+                "field": "median_income",
+                "code": "below_training_range",
+                "message": "0.5 is below 1, the lowest in training.",
+            }
+        ],
+    ]
 
 
 def test_the_largest_batch_fits_and_a_larger_body_is_refused(client: TestClient) -> None:
     largest = json.dumps({"instances": [INSTANCE] * 1000}, indent=4)
     assert len(largest) < MAX_BODY_BYTES
 
-    response = client.post(PREDICT, content=b" " * (MAX_BODY_BYTES + 1))
+    too_large = b" " * (MAX_BODY_BYTES + 1)
+    response = client.post(PREDICT, content=too_large, headers={"Content-Type": "application/json"})
 
     assert response.status_code == 413
     assert error_of(response.json()) == {
@@ -264,7 +329,7 @@ def test_without_a_model_503_says_when_to_come_back(
     assert error_of(response.json()) == {
         "code": "model_not_ready",
         "message": "No model is loaded yet; the service keeps looking for one.",
-        "details": [],
+        "details": [{"field": "local", "message": "The source is empty.", "type": "source_empty"}],
     }
 
 
@@ -308,7 +373,8 @@ def test_model_info_is_the_manifest_and_its_origin(client: TestClient, bundle_fo
         "imputation": "ratio_boosting",
         "interval_level": 0.9,
         "libraries": {"numpy": "2.4.0"},
-        "source": str(bundle_folder),
+        "source": "local",
+        "uri": str(bundle_folder),
     }
 
 
@@ -348,20 +414,22 @@ def test_an_answer_that_breaks_half_way_is_broken_off(caplog: pytest.LogCaptureF
         raise RuntimeError("secret detail")
 
     with pytest.raises(RuntimeError, match="secret detail"):
-        TestClient(RequestLog(half_an_answer)).get("/")
+        TestClient(Surroundings(half_an_answer, Service(ServingSettings()))).get("/")
     assert "request failed" in caplog.messages
 
 
-def test_each_request_has_an_id_and_a_log_line(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "housing_serving")
-
-    kept = client.get("/", headers={"X-Request-ID": "trace_1.2-3"}).headers["x-request-id"]
-    forged = client.get("/nowhere", headers={"X-Request-ID": "a b" * 40}).headers["x-request-id"]
-    client.get("/health")
+def test_each_request_has_an_id_and_a_log_line(
+    bundle_folder: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, RequestLines.LOGGER)
+    with TestClient(create_app(ServingSettings(local_model_path=bundle_folder))) as client:
+        kept = client.get("/", headers={"X-Request-ID": "trace_1.2-3"}).headers["x-request-id"]
+        forged = client.get("/nowhere", headers={"X-Request-ID": "a b" * 40}).headers["x-request-id"]
+        client.get("/health")
 
     assert kept == "trace_1.2-3"
     assert len(forged) == 32
-    lines = [vars(record) for record in caplog.records if record.message == "request"]
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [(line["method"], line["path"], line["status"], line["request_id"]) for line in lines] == [
         ("GET", "/", 200, kept),
         ("GET", "/nowhere", 404, forged),
@@ -391,43 +459,6 @@ def test_the_model_is_found_later_and_a_standing_problem_is_logged_once(
     ]
 
 
-def test_a_slow_first_look_does_not_keep_the_service_from_answering(
-    bundle_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arrived = threading.Event()
-
-    def slow(settings: ServingSettings) -> LoadedModel:
-        arrived.wait()
-        return load_model(settings)
-
-    monkeypatch.setattr("housing_serving.model_slot.load_model", slow)
-    monkeypatch.setattr("housing_serving.app.FIRST_LOOK_SECONDS", 0.01)
-    with TestClient(create_app(ServingSettings(local_model_path=bundle_folder))) as client:
-        before = client.get("/health").json()["status"], client.get("/health/ready").status_code
-        arrived.set()
-        looks = 0
-        while client.get("/health/ready").status_code == 503:
-            looks += 1
-            assert looks < 5000
-        assert client.get("/health").json()["status"] == "healthy"
-    assert before == ("degraded", 503)
-
-
-def test_an_unforeseen_failure_of_loading_leaves_the_service_alive(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(*_: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr("housing_serving.model_slot.load_model", fail)
-    with TestClient(
-        create_app(ServingSettings(housing_home=tmp_path, housing_model_poll_seconds=60))
-    ) as client:
-        assert client.get("/health").status_code == 200
-        assert client.get("/health/ready").status_code == 503
-    assert "loading the model failed" in caplog.messages
-
-
 def test_openapi_declares_every_error_and_carries_examples(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
 
@@ -437,10 +468,12 @@ def test_openapi_declares_every_error_and_carries_examples(client: TestClient) -
         for method, operation in operations.items()
     }
     assert statuses == {
-        "post /api/v1/predict": ["200", "400", "413", "422", "500", "503"],
+        "post /api/v1/predict": ["200", "408", "413", "415", "422", "500", "503"],
         "get /api/v1/model/info": ["200", "500", "503"],
         "get /health": ["200", "500"],
         "get /health/ready": ["200", "500", "503"],
+        "get /health/deep": ["200", "500", "503"],
+        "get /metrics": ["200", "500"],
         "get /": ["200", "500"],
     }
     errors = {

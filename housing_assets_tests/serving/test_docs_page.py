@@ -242,7 +242,7 @@ def test_protections_are_documented_where_they_apply(client: TestClient) -> None
         "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": ANY},
         "BearerToken": {"type": "http", "scheme": "bearer", "description": ANY},
     }
-    either = [{"ApiKey": []}, {"BearerToken": []}]
+    either: list[JSON] = [{"ApiKey": []}, {"BearerToken": []}]
     found = {
         f"{method} {path}": (
             operation.get("security"),

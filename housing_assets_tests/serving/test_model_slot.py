@@ -17,6 +17,7 @@ import pytest
 
 from housing_assets_tests.serving.bundles import bundle_files, write_files
 from housing_serving import model_slot
+from housing_serving.bundle import Bundle
 from housing_serving.deadline import Deadline
 from housing_serving.model_slot import ModelSlot
 from housing_serving.settings import ServingSettings
@@ -55,12 +56,19 @@ def fail() -> None:
     raise ModelUnavailable("it is broken")
 
 
+def wait_for(released: threading.Event) -> None:
+    assert released.wait(LONG_SECONDS)
+
+
 def be_empty() -> None:
     raise NotRegistered("nothing there")
 
 
+SlotOf = Callable[..., ModelSlot]
+
+
 @pytest.fixture
-def slot_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelSlot]:
+def slot_of(monkeypatch: pytest.MonkeyPatch) -> SlotOf:
     """Makes a slot that asks these sources."""
 
     def make(*sources: ModelSource, on_change: Callable[[LoadedModel], None] = lambda _: None) -> ModelSlot:
@@ -103,9 +111,7 @@ def states(slot: ModelSlot) -> list[str]:
     return [status.state for status in slot.sources()]
 
 
-def test_a_first_source_that_delivers_is_the_only_one_asked(
-    tmp_path: Path, slot_of: Callable[..., ModelSlot]
-) -> None:
+def test_a_first_source_that_delivers_is_the_only_one_asked(tmp_path: Path, slot_of: SlotOf) -> None:
     first, second = Place(tmp_path, 1), Place(tmp_path, 2)
     changes: list[LoadedModel] = []
     slot = slot_of(first.source("mlflow"), second.source("local"), on_change=changes.append)
@@ -124,7 +130,7 @@ def test_a_first_source_that_delivers_is_the_only_one_asked(
 
 @pytest.mark.parametrize(("answer", "state"), [(fail, "unavailable"), (be_empty, "empty")])
 def test_a_source_that_has_no_model_is_replaced_until_it_has_one(
-    tmp_path: Path, slot_of: Callable[..., ModelSlot], answer: Callable[[], None], state: str
+    tmp_path: Path, slot_of: SlotOf, answer: Callable[[], None], state: str
 ) -> None:
     first, second = Place(tmp_path, 1, answer), Place(tmp_path, 2)
     versions: list[int] = []
@@ -148,7 +154,7 @@ def test_a_source_that_has_no_model_is_replaced_until_it_has_one(
 
 
 def test_a_source_that_hangs_delays_the_others_by_the_grace_and_wins_when_it_answers(
-    tmp_path: Path, slot_of: Callable[..., ModelSlot], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, slot_of: SlotOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_slot, "GRACE_SECONDS", 0.05)
     released = threading.Event()
@@ -168,7 +174,7 @@ def test_a_source_that_hangs_delays_the_others_by_the_grace_and_wins_when_it_ans
     assert first.looks == 1
 
 
-def test_a_source_within_its_grace_is_waited_for(tmp_path: Path, slot_of: Callable[..., ModelSlot]) -> None:
+def test_a_source_within_its_grace_is_waited_for(tmp_path: Path, slot_of: SlotOf) -> None:
     first, second = Place(tmp_path, 1, lambda: time.sleep(0.1)), Place(tmp_path, 2)
     slot = slot_of(first.source("mlflow"), second.source("local"))
 
@@ -178,7 +184,7 @@ def test_a_source_within_its_grace_is_waited_for(tmp_path: Path, slot_of: Callab
 
 
 def test_while_one_source_hangs_the_next_one_is_asked_on(
-    tmp_path: Path, slot_of: Callable[..., ModelSlot], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, slot_of: SlotOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_slot, "GRACE_SECONDS", 0.05)
     released = threading.Event()
@@ -199,11 +205,11 @@ def test_while_one_source_hangs_the_next_one_is_asked_on(
 
 
 def test_a_source_that_is_stuck_is_given_up_and_not_asked_twice_at_once(
-    tmp_path: Path, slot_of: Callable[..., ModelSlot], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, slot_of: SlotOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_slot, "GIVE_UP_SECONDS", 0.05)
     released = threading.Event()
-    first = Place(tmp_path, 1, lambda: fail() if not released.wait(LONG_SECONDS) else None)
+    first = Place(tmp_path, 1, lambda: wait_for(released))
     slot = slot_of(first.source("local", seconds=0.05))
 
     async def scenario() -> None:
@@ -219,9 +225,7 @@ def test_a_source_that_is_stuck_is_given_up_and_not_asked_twice_at_once(
     assert states(slot) == ["serving"]
 
 
-def test_a_source_that_keeps_failing_rests_and_is_tried_again(
-    tmp_path: Path, slot_of: Callable[..., ModelSlot]
-) -> None:
+def test_a_source_that_keeps_failing_rests_and_is_tried_again(tmp_path: Path, slot_of: SlotOf) -> None:
     times: list[float] = []
 
     def note_and_fail() -> None:
@@ -245,9 +249,7 @@ def test_a_source_that_keeps_failing_rests_and_is_tried_again(
     assert [times[index + 1] - times[index] >= rest for index in (2, 3)] == [True, True]
 
 
-def test_an_empty_source_is_asked_every_time_without_a_rest(
-    tmp_path: Path, slot_of: Callable[..., ModelSlot]
-) -> None:
+def test_an_empty_source_is_asked_every_time_without_a_rest(tmp_path: Path, slot_of: SlotOf) -> None:
     first = Place(tmp_path, 1, be_empty)
     slot = slot_of(first.source("mlflow"))
 
@@ -259,7 +261,7 @@ def test_an_empty_source_is_asked_every_time_without_a_rest(
 
 
 def test_each_change_is_logged_once(
-    tmp_path: Path, slot_of: Callable[..., ModelSlot], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, slot_of: SlotOf, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     first, second = Place(tmp_path, 1, fail), Place(tmp_path, 2)
@@ -288,10 +290,12 @@ def test_each_change_is_logged_once(
 
 
 def test_an_unforeseen_failure_keeps_its_text_to_itself_and_the_slot_alive(
-    tmp_path: Path, slot_of: Callable[..., ModelSlot], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, slot_of: SlotOf, caplog: pytest.LogCaptureFixture
 ) -> None:
+    secret = "-".join(("secret", "token"))
+
     def fail_badly() -> None:
-        raise ZeroDivisionError("secret-token")
+        raise ZeroDivisionError(secret)
 
     first, second = Place(tmp_path, 1, fail_badly), Place(tmp_path, 2)
     slot = slot_of(first.source("mlflow"), second.source("local"))
@@ -306,12 +310,10 @@ def test_an_unforeseen_failure_keeps_its_text_to_itself_and_the_slot_alive(
     record = next(vars(record) for record in caplog.records if record.message == "loading the model failed")
     assert (record["source"], record["error"]) == ("mlflow", "ZeroDivisionError")
     assert "fail_badly" in record["trace"]
-    assert "secret-token" not in str(record)
+    assert secret not in str(record)
 
 
-def test_a_late_answer_of_a_later_source_changes_nothing(
-    tmp_path: Path, slot_of: Callable[..., ModelSlot]
-) -> None:
+def test_a_late_answer_of_a_later_source_changes_nothing(tmp_path: Path, slot_of: SlotOf) -> None:
     asked, released = threading.Event(), threading.Event()
 
     def answer_late() -> None:
@@ -332,14 +334,14 @@ def test_a_late_answer_of_a_later_source_changes_nothing(
     while_filling(slot, scenario)
 
 
-def test_a_model_that_was_replaced_is_released(tmp_path: Path, slot_of: Callable[..., ModelSlot]) -> None:
+def test_a_model_that_was_replaced_is_released(tmp_path: Path, slot_of: SlotOf) -> None:
     first, second = Place(tmp_path, 1, be_empty), Place(tmp_path, 2)
-    replaced: list[weakref.ref[LoadedModel]] = []
-    slot = slot_of(
-        first.source("mlflow"),
-        second.source("local"),
-        on_change=lambda model: replaced.append(weakref.ref(model.bundle)),
-    )
+    replaced: list[weakref.ref[Bundle]] = []
+
+    def remember(model: LoadedModel) -> None:
+        replaced.append(weakref.ref(model.bundle))
+
+    slot = slot_of(first.source("mlflow"), second.source("local"), on_change=remember)
 
     async def scenario() -> None:
         await until(lambda: served(slot) == 2)
@@ -351,9 +353,7 @@ def test_a_model_that_was_replaced_is_released(tmp_path: Path, slot_of: Callable
     while_filling(slot, scenario)
 
 
-def test_the_first_look_ends_when_every_source_has_answered(
-    tmp_path: Path, slot_of: Callable[..., ModelSlot]
-) -> None:
+def test_the_first_look_ends_when_every_source_has_answered(tmp_path: Path, slot_of: SlotOf) -> None:
     first, second = Place(tmp_path, 1, be_empty), Place(tmp_path, 2, fail)
     slot = slot_of(first.source("mlflow"), second.source("local"))
 

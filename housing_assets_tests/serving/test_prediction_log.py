@@ -158,7 +158,7 @@ def test_a_row_is_what_was_asked_and_answered(tmp_path: Path) -> None:
 
 
 def test_every_recorded_row_is_written_once(tmp_path: Path) -> None:
-    sizes = [1, 1000, 1, 7, 200, 1] * 100
+    sizes = [1, 1000, 1, 7, 200, 1] * 25
     answers = [answered(f"request-{number:04}", rows) for number, rows in enumerate(sizes)]
 
     with running(settings(tmp_path), file_rows=5000) as (log, metrics):
@@ -290,13 +290,26 @@ def test_a_log_that_never_started_counts_what_it_held(tmp_path: Path) -> None:
     assert (log.status().buffered_rows, log.status().dropped_rows) == (0, 2)
 
 
-def test_one_answer_that_makes_no_sense_does_not_end_the_log(tmp_path: Path) -> None:
-    with running(settings(tmp_path)) as (log, metrics):
-        log.record(answered("bad", 3, columns={}))
-        wait_for("the bad one to be dropped", lambda: log.status().dropped_rows == 3)
-        log.record(answered("good"))
-    assert keys(rows_in(tmp_path)) == [("good", 0)]
-    assert exposed(metrics)["prediction_log_dropped_rows_total{reason=broken}"] == 3
+def test_answers_that_make_no_sense_cost_no_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = PredictionLog(settings(tmp_path), metrics := Metrics())
+    short = random_columns(3) | {"latitude": np.array([37.0])}
+    for recorded in (
+        answered("a"),
+        answered("no columns", 3, columns={}),
+        answered("b"),
+        answered("short", 3, columns=short),
+    ):
+        log.record(recorded)
+    log.start()
+    wait_for("the sound ones", lambda: log.status().written_rows == 2)
+    assert not log.status().healthy
+    log.close(DEADLINE_SECONDS)
+    assert keys(rows_in(tmp_path)) == [("a", 0), ("b", 0)]
+    found = exposed(metrics)
+    assert found["prediction_log_dropped_rows_total{reason=broken}"] == 6
+    assert found["predicted_price_dollars_count"] == 2
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == ["answers could not be logged", "prediction log drops rows"]
 
 
 # Faults of the disk
@@ -399,7 +412,7 @@ while True:
 
 def test_killed_writers_leave_only_whole_files(tmp_path: Path) -> None:
     chance = random.Random(7)
-    for attempt in range(3):
+    for attempt in range(2):
         writers = [
             subprocess.Popen(
                 [
@@ -412,7 +425,7 @@ def test_killed_writers_leave_only_whole_files(tmp_path: Path) -> None:
             )
             for letter in "ab"
         ]
-        enough = len(files_in(tmp_path)) + 20
+        enough = len(files_in(tmp_path)) + 10
         try:
             wait_for("some files", lambda n=enough: len(files_in(tmp_path)) >= n)
             time.sleep(chance.uniform(0, 0.05))
@@ -422,7 +435,7 @@ def test_killed_writers_leave_only_whole_files(tmp_path: Path) -> None:
                 writer.wait()
     rows = rows_in(tmp_path)
     assert len(set(keys(rows))) == len(rows)
-    assert len({request.split("-")[0] for request, _ in keys(rows)}) >= 4
+    assert len({request.split("-")[0] for request, _ in keys(rows)}) >= 2
     assert len(rows) % 100 == 0
 
 

@@ -7,11 +7,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+import pyarrow.parquet as pq
 import pytest
 import requests
 
@@ -85,13 +87,16 @@ def test_ready_once_a_bundle_appears_and_stopped_cleanly(tmp_path: Path) -> None
         assert answer.json()["model_version"] == "1"
         assert "server" not in answer.headers
 
-        too_large = requests.post(f"{url}/api/v1/predict", data=b" " * 3_000_000, timeout=5)
+        json_type = {"Content-Type": "application/json"}
+        too_large = requests.post(
+            f"{url}/api/v1/predict", data=b" " * 3_000_000, headers=json_type, timeout=5
+        )
         assert too_large.status_code == 413
 
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=15) in (0, -signal.SIGTERM)
     loaded = [line for line in log_lines(tmp_path) if line["message"] == "model loaded"]
-    assert [(line["model_version"], line["source"]) for line in loaded] == [(1, f"{versions}/1")]
+    assert [(line["model_version"], line["uri"]) for line in loaded] == [(1, f"{versions}/1")]
 
 
 def test_bundle_from_a_bucket(tmp_path: Path, gcs_bucket: str) -> None:
@@ -106,7 +111,7 @@ def test_bundle_from_a_bucket(tmp_path: Path, gcs_bucket: str) -> None:
         info = requests.get(f"{url}/api/v1/model/info", timeout=5).json()
 
     assert (info["model_version"], info["imputation"]) == ("12", "knn")
-    assert info["source"] == f"gs://{gcs_bucket}/models/housing_price_model/12"
+    assert (info["source"], info["uri"]) == ("gcs", f"gs://{gcs_bucket}/models/housing_price_model/12")
 
 
 @pytest.mark.parametrize(
@@ -128,11 +133,58 @@ def test_unusable_settings_end_the_process_with_what_to_set(
     assert (tmp_path / "service.log").read_text() == f"The service cannot start:\n  {problem}\n"
 
 
-@pytest.mark.parametrize("module", ["housing_serving.__main__", "housing_serving.bundle"])
+@pytest.mark.parametrize("module", ["housing_serving.__main__", "housing_serving.app"])
 def test_importing_the_service_pulls_in_no_training_library(module: str) -> None:
-    heavy = {"dagster", "sklearn", "pandas", "pyarrow", "mlflow", "housing_assets", "google.cloud.storage"}
+    heavy = {"dagster", "sklearn", "pandas", "pyarrow", "mlflow", "wandb", "housing_assets"}
+    heavy |= {"google.cloud.storage", "requests"}
     program = f"import sys, json, {module}; print(json.dumps(sorted(sys.modules)))"
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
 
     assert not heavy & set(json.loads(done.stdout))
+
+
+def test_several_workers_answer_and_count_together_and_one_that_dies_is_replaced(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "bundle", bundle_files(kind="compiled", version=3))
+    settings = {"LOCAL_MODEL_PATH": str(folder), "WEB_CONCURRENCY": "2", "HOUSING_DRAIN_SECONDS": "0"}
+    with service(tmp_path, HOUSING_HOME=str(tmp_path / "home"), **settings) as (url, process):
+        wait_for(f"{url}/health/ready", 200, process)
+        workers = psutil.Process(process.pid).children()
+        workers = [worker for worker in workers if "resource_tracker" not in " ".join(worker.cmdline())]
+        assert len(workers) == 2
+
+        # A connection each, so that the kernel gives both workers some.
+        for _ in range(60):
+            requests.post(f"{url}/api/v1/predict", json={"instances": [INSTANCE] * 2}, timeout=5)
+        predicted = 'housing_predictions_total{model_version="3"}'
+        assert [sample(url, predicted) for _ in range(5)] == [120.0] * 5
+        both_have_a_model(url)
+
+        workers[0].kill()
+        wait_until(lambda: not workers[0].is_running() or workers[0].status() == psutil.STATUS_ZOMBIE)
+        both_have_a_model(url)
+        for _ in range(20):
+            requests.post(f"{url}/api/v1/predict", json={"instances": [INSTANCE]}, timeout=5)
+        assert sample(url, predicted) == 140.0
+
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+    written = [pq.read_table(path).num_rows for path in (tmp_path / "home").rglob("*.parquet")]
+    # The worker that was killed could not write what it had not written yet.
+    assert 20 <= sum(written) <= 140
+
+
+def sample(url: str, name: str) -> float | None:
+    lines = requests.get(f"{url}/metrics", timeout=5).text.splitlines()
+    return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + " ")), None)
+
+
+def both_have_a_model(url: str) -> None:
+    wait_until(lambda: sample(url, "housing_models_loaded") == 2.0)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -49,6 +49,16 @@ def wait_for(what: str, true: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
+def client_of(pid: int) -> psutil.Process:
+    """The process of W&B's client that a process has started."""
+    [client] = [
+        child
+        for child in psutil.Process(pid).children()
+        if "housing_serving.wandb_process" in child.cmdline()
+    ]
+    return client
+
+
 # The aggregates
 
 
@@ -210,7 +220,7 @@ def test_a_server_that_is_not_there_costs_neither_rows_nor_time_at_the_end(
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free_port()}")
     log = PredictionLog(with_key(tmp_path), Metrics())
     log.start()
-    [client] = psutil.Process().children()
+    client = client_of(os.getpid())
     log.record(answered("a"))
     # wandb's own program is running, so the client is trying to reach the server.
     wait_for("the attempt", client.children)
@@ -226,7 +236,7 @@ def test_a_server_that_is_not_there_costs_neither_rows_nor_time_at_the_end(
 def test_a_client_that_dies_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     log = PredictionLog(with_key(tmp_path), Metrics())
     log.start()
-    [client] = psutil.Process().children()
+    client = client_of(os.getpid())
     client.kill()
     client.wait()
     for number in range(3):
@@ -250,7 +260,7 @@ def test_the_client_ends_with_a_service_that_is_killed(tmp_path: Path) -> None:
     service = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert service.stdout is not None
     assert service.stdout.readline() == b"started\n"
-    [client] = psutil.Process(service.pid).children()
+    client = client_of(service.pid)
     service.kill()
     service.communicate()
     _, running = psutil.wait_procs([client], timeout=DEADLINE_SECONDS)

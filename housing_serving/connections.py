@@ -1,0 +1,91 @@
+"""Connections: uvicorn's, with an end to those that it would keep open for ever.
+
+A request that never begins or stops in the middle of its headers, and a client that does not read its
+answers, would each hold a connection and its file descriptor for as long as the client likes.
+"""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from housing_serving.errors import error_response
+
+# From the first byte of a request to its last; a body has less, and gets an answer.
+REQUEST_SECONDS = 20.0
+# For a client to make room by reading what it was sent.
+SEND_SECONDS = 30.0
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  (uvicorn's own)
+        super().__init__(*args, **kwargs)
+        self._request_incomplete = False
+        self._receiving: asyncio.TimerHandle | None = None
+        self._sending: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first request as long as for any other."""
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing any more."""
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self._stop_receiving_timer()
+        self._stop_sending_timer()
+
+    def data_received(self, data: bytes) -> None:
+        """Limit the time of a request that is not complete yet; most are, at once."""
+        super().data_received(data)
+        if self._request_incomplete and self._receiving is None:
+            self._receiving = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+
+    def on_message_begin(self) -> None:
+        """A request's first byte."""
+        self._request_incomplete = True
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        """A request's last byte."""
+        self._request_incomplete = False
+        self._stop_receiving_timer()
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """Limit the time until the client reads on."""
+        super().pause_writing()
+        self._sending = self.loop.call_later(SEND_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client reads."""
+        super().resume_writing()
+        self._stop_sending_timer()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End an idle connection, even when the client has not read its last answer."""
+        self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn's words)
+        """Refuse what is not HTTP in the shape of every other error."""
+        response = error_response({}, HTTPStatus.BAD_REQUEST, "invalid_http", "This is not valid HTTP.")
+        headers = [*response.raw_headers, (b"connection", b"close")]
+        lines = [name + b": " + value + b"\r\n" for name, value in headers]
+        self.transport.write(STATUS_LINE[400] + b"".join(lines) + b"\r\n" + bytes(response.body))
+        self.transport.close()
+
+    def _stop_receiving_timer(self) -> None:
+        if self._receiving is not None:
+            self._receiving.cancel()
+            self._receiving = None
+
+    def _stop_sending_timer(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
