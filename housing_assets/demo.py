@@ -160,14 +160,16 @@ def running_service(settings: Settings, version: str) -> Iterator[str]:
 
 
 def service_environment(settings: Settings, port: int, version: str) -> Mapping[str, str]:
-    """This environment, with the service's port and the version it is to serve."""
+    """This environment, with the service's port and the version it is to serve; nothing may be in the way."""
     bundle = f"models/{settings.mlflow_model_name}/{version}"
     if settings.deployment is Deployment.GCP:
         model = {"GCS_MODEL_PATH": bundle, "LOCAL_MODEL_PATH": ""}
     else:
         model = {"LOCAL_MODEL_PATH": f"{settings.storage_root}/{bundle}"}
     home = str(settings.home.resolve())
-    return {**os.environ, **model, "HOST": LOOPBACK, "PORT": str(port), "HOUSING_HOME": home}
+    # An alias would win over the version, a key would be needed, and the demo's request is no traffic to watch.
+    off = {"MLFLOW_TRACKING_URI": "", "HOUSING_API_KEYS": "", "HOUSING_PREDICTION_LOG": "false"}
+    return {**os.environ, **off, **model, "HOST": LOOPBACK, "PORT": str(port), "HOUSING_HOME": home}
 
 
 def wait_until_ready(process: "subprocess.Popen[str]", url: str) -> None:

@@ -84,7 +84,7 @@ def supervisor_config(settings: Settings, wanted: list[Service], folder: Path) -
             "autorestart": "true",
             "stopasgroup": "true",
             "killasgroup": "true",
-            "stopwaitsecs": "15",
+            "stopwaitsecs": "20",
             "redirect_stderr": "true",
             # supervisord expands this one value twice.
             "stdout_logfile": literal(literal(log_file(settings, service.name))),

@@ -34,6 +34,8 @@ class PriceApi(FastAPI):
             version=version("housing-assets"),
             description="Prices of Californian census block groups, with an interval for each.",
             lifespan=_lifespan,
+            # A path with a slash too many is unknown; the redirect would go to whatever host a caller names.
+            redirect_slashes=False,
             # Both would load their pages' programs from the internet.
             docs_url=None,
             redoc_url=None,

@@ -1,4 +1,4 @@
-"""The service against its own OpenAPI document: generated requests, good and bad, and every check there is."""
+"""The service against its own OpenAPI document: generated requests, good and bad, with every check."""
 
 import json
 import subprocess
@@ -41,6 +41,12 @@ def report_of(folder: Path, run: "subprocess.Popen[str]") -> dict[str, Any]:
     return report
 
 
+def stop(process: "subprocess.Popen[str]") -> None:
+    """End it in order: lines of its log are written together, the last ones at the end."""
+    process.terminate()
+    process.wait(timeout=30)
+
+
 def test_every_answer_to_generated_requests_is_as_documented(bundle_folder: Path, tmp_path: Path) -> None:
     with service(tmp_path, LOCAL_MODEL_PATH=str(bundle_folder)) as (url, process):
         wait_for(f"{url}/health/ready", 200, process)
@@ -52,10 +58,11 @@ def test_every_answer_to_generated_requests_is_as_documented(bundle_folder: Path
         }
         reports = [report_of(folder, run) for folder, run in runs.items()]
         assert process.poll() is None
+        stop(process)
 
     cases = sum(report["test_cases"]["generated"] for report in reports)
     answered = Counter(line["status"] for line in log_lines(tmp_path) if line["message"] == "request")
-    print(f"{cases} cases, answers by status: {dict(answered)}")  # noqa: T201
+    print(f"{cases} cases, answers by status: {dict(answered)}")
     assert cases >= CASES
     # The service's own count: the cases did arrive, and both good and bad ones.
     assert answered.total() >= CASES
@@ -71,6 +78,7 @@ def test_every_answer_without_a_model_is_as_documented(tmp_path: Path) -> None:
         excluded = "not_a_server_error,positive_data_acceptance"
         run = start_run(tmp_path / "run", url, 1, "--max-examples", "50", "--exclude-checks", excluded)
         report_of(tmp_path / "run", run)
+        stop(process)
 
     statuses = {line["status"] for line in log_lines(tmp_path) if line["message"] == "request"}
     assert 503 in statuses

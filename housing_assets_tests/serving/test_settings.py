@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from housing_serving.settings import ServingSettings
 
@@ -18,32 +18,45 @@ def test_defaults_are_a_local_service_on_loopback() -> None:
 
 
 def test_every_value_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "HOST": "0.0.0.0",
-        "PORT": "9000",
-        "HOUSING_HOME": "/data",
-        "HOUSING_DEPLOYMENT": "gcp",
-        "GCP_PROJECT_ID": "my-project",
-        "GCS_BUCKET_NAME": "my-bucket",
-        "LOCAL_MODEL_PATH": "/bundle",
-        "GCS_MODEL_PATH": "models/m/1",
-        "MLFLOW_MODEL_NAME": "m",
-        "HOUSING_MODEL_POLL_SECONDS": "0.5",
-    }.items():
-        monkeypatch.setenv(name, value)
-
-    assert ServingSettings.load().model_dump() == {
+    values: dict[str, object] = {
         "host": "0.0.0.0",
         "port": 9000,
+        "web_concurrency": 3,
         "housing_home": Path("/data"),
         "housing_deployment": "gcp",
+        "housing_drain_seconds": 2.5,
+        "housing_log_level": "WARNING",
+        "mlflow_tracking_uri": "http://mlflow:5000",
+        "mlflow_tracking_username": "reader",
+        "mlflow_tracking_password": "a password",
+        "mlflow_tracking_token": "a token",
+        "mlflow_model_name": "m",
+        "mlflow_model_alias": "staging",
         "gcp_project_id": "my-project",
         "gcs_bucket_name": "my-bucket",
-        "local_model_path": Path("/bundle"),
         "gcs_model_path": "models/m/1",
-        "mlflow_model_name": "m",
+        "local_model_path": Path("/bundle"),
+        "housing_source_timeout_seconds": 3.0,
         "housing_model_poll_seconds": 0.5,
+        "housing_api_keys": "0123456789abcdef0123,fedcba98765432100000",
+        "housing_rate_limit": "100/minute",
+        "housing_cors_origins": "https://app.acme.example",
+        "forwarded_allow_ips": "10.0.0.1",
+        "housing_prediction_log": False,
+        "housing_prediction_log_seconds": 5.0,
+        "wandb_api_key": "k" * 40,
+        "wandb_project": "p",
+        "wandb_entity": "e",
     }
+    for name, value in values.items():
+        monkeypatch.setenv(name.upper(), str(value))
+
+    read = ServingSettings.load().model_dump()
+
+    assert {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else value
+        for name, value in read.items()
+    } == values
 
 
 def test_environment_wins_over_the_env_file_and_empty_counts_as_not_set(
