@@ -59,16 +59,26 @@ def growth(samples: Sequence[int]) -> int:
 
 
 def environment_bytes() -> int:
-    """Size of a new environment with the service and its locked dependencies, and nothing else."""
+    """Disk space of a new environment with the service and its locked dependencies, and nothing else.
+
+    Raises:
+        MeasurementRefused: it cannot be made.
+    """
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"
         # The versions without their hashes: pip wants hashes for all or none, and this project has none.
         pinned = [line.removesuffix("\\") for line in LOCK.read_text().splitlines() if "--hash" not in line]
         constraints.write_text("\n".join(pinned))
         environment = Path(folder) / "environment"
-        subprocess.run([sys.executable, "-m", "venv", environment], check=True, capture_output=True)
-        python = environment / "bin" / "python"
-        install = [str(python), "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
-        subprocess.run([*install, f"{REPOSITORY}[serving]"], check=True, capture_output=True)
+        # Installed from outside: pip would be a tenth of the environment, and serves nothing.
+        _run(sys.executable, "-m", "venv", "--without-pip", str(environment))
+        pip = (sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python"))
+        _run(*pip, "install", "--quiet", "--constraint", str(constraints), f"{REPOSITORY}[serving]")
         files = (path for path in environment.rglob("*") if path.is_file() and not path.is_symlink())
         return sum(path.stat().st_blocks * 512 for path in files)
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise MeasurementRefused(f"{' '.join(command[:4])} failed:\n{done.stderr[-2_000:]}")

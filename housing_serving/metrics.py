@@ -110,10 +110,9 @@ def _forget_processes(folder: Path, chosen: Callable[[int], bool]) -> None:
 def _runs(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
+        # Its id may belong to another user's process by now.
         return False
-    except PermissionError:
-        return True
     return True
 
 

@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from housing_serving.errors import REQUEST_ID, internal_error
+from housing_serving.metrics import UNMATCHED
 from housing_serving.service import Service
 
 logger = logging.getLogger(__name__)
@@ -96,4 +97,4 @@ def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 def _route(scope: Scope) -> str:
     # The router leaves the route it chose; a path of the caller's making must not become a label.
-    return getattr(scope.get("route"), "path", "unmatched")
+    return getattr(scope.get("route"), "path", UNMATCHED)

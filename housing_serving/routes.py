@@ -266,6 +266,7 @@ async def deep(service: ServiceOf) -> DeepHealth:
 )
 async def metrics(service: ServiceOf) -> Response:
     """Counts, latencies and distributions of all workers, in Prometheus' text format."""
+    service.metrics.sources_changed(service.slot.sources())
     body, kind = await run_in_threadpool(service.metrics.exposition)
     return Response(body, media_type=kind)
 

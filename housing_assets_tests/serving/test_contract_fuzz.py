@@ -62,7 +62,6 @@ def test_every_answer_to_generated_requests_is_as_documented(bundle_folder: Path
 
     cases = sum(report["test_cases"]["generated"] for report in reports)
     answered = Counter(line["status"] for line in log_lines(tmp_path) if line["message"] == "request")
-    print(f"{cases} cases, answers by status: {dict(answered)}")
     assert cases >= CASES
     # The service's own count: the cases did arrive, and both good and bad ones.
     assert answered.total() >= CASES

@@ -29,7 +29,8 @@ from housing_serving.answers import AnswerBatch
 from housing_serving.bundle import Predictions
 from housing_serving.features import NUMERIC_FEATURES
 from housing_serving.metrics import Metrics
-from housing_serving.prediction_log import Answer, PredictionLog
+from housing_serving.prediction_files import PredictionFile
+from housing_serving.prediction_log import Answer, FileWriter, PredictionLog
 from housing_serving.settings import ServingSettings
 
 DEADLINE_SECONDS = 60.0
@@ -310,6 +311,57 @@ def test_answers_that_make_no_sense_cost_no_others(tmp_path: Path, caplog: pytes
     assert found["predicted_price_dollars_count"] == 2
     messages = [record.getMessage() for record in caplog.records]
     assert messages == ["answers could not be logged", "prediction log drops rows"]
+
+
+def test_a_log_that_drops_is_unhealthy_until_it_was_calm_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "housing_serving")
+    monkeypatch.setattr(prediction_log, "CALM_SECONDS", 0.2)
+    with running(settings(tmp_path), max_buffered_rows=10) as (log, _):
+        log.record(answered("too large", 11))
+        wait_for("the problem", lambda: not log.status().healthy)
+        assert log.status().problem == (
+            "rows were dropped lately, housing_prediction_log_dropped_rows_total says why"
+        )
+        wait_for("calm", lambda: log.status().healthy)
+    assert [record.getMessage() for record in caplog.records] == [
+        "prediction log drops rows",
+        "prediction log drops no more rows",
+    ]
+
+
+class FailsOnce:
+    """A storage with a defect that shows only once."""
+
+    uri = "nowhere"
+
+    def __init__(self) -> None:
+        self.attempts: list[PredictionFile] = []
+
+    def prepare(self) -> None:
+        pass
+
+    def store(self, file: PredictionFile) -> None:
+        self.attempts.append(file)
+        if len(self.attempts) == 1:
+            raise ZeroDivisionError("a defect")
+
+
+def test_a_defect_of_the_storage_is_logged_and_the_file_stored_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(prediction_log, "FIRST_RETRY_SECONDS", 0.05)
+    storage, stored, failed = FailsOnce(), [], []
+    writer = FileWriter(storage, stored.append, lambda: failed.append(1))
+    file = PredictionFile("monitoring/predictions/2026-01-01/a.parquet", 3, b"rows")
+    writer.start()
+    writer.put(file)
+    wait_for("the file", lambda: stored == [3])
+    writer.close(time.monotonic() + DEADLINE_SECONDS)
+    assert storage.attempts == [file, file]
+    assert (failed, writer.problem) == ([1], None)
+    assert "a defect" in caplog.text
 
 
 # Faults of the disk

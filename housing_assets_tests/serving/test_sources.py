@@ -5,7 +5,9 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from housing_assets_tests.conftest import GcsServer
 from housing_assets_tests.scripted_http import (
@@ -17,9 +19,16 @@ from housing_assets_tests.scripted_http import (
     pass_on,
     scripted_server,
 )
-from housing_assets_tests.serving.bundles import INSTANCE, bundle_files, columns_of, write_files
+from housing_assets_tests.serving.bundles import (
+    INSTANCE,
+    PREPROCESSING,
+    bundle_files,
+    columns_of,
+    write_files,
+)
 from housing_assets_tests.serving.slow_answers import drip, drip_headers, hang
 from housing_serving import deadline
+from housing_serving.bundle import sha256_hex
 from housing_serving.settings import ServingSettings
 from housing_serving.sources import LoadedModel, ModelUnavailable, NotRegistered, configured_sources
 
@@ -182,6 +191,26 @@ def test_a_model_that_predicts_no_number_is_not_served(local: ServingSettings, s
     write_files(storage / VERSIONS / "11", bundle_files(version=11, stumps=stumps))
 
     with pytest.raises(ModelUnavailable, match=r"11 predicts no finite price: export the model again"):
+        load_model(local)
+
+
+def test_a_model_that_fails_while_predicting_is_not_served(local: ServingSettings, storage: Path) -> None:
+    # Valid, but it picks a column that no row has.
+    width = PREPROCESSING.spec.size
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["features", "column"], ["prediction"], axis=1)],
+        "picks_a_column",
+        [helper.make_tensor_value_info("features", TensorProto.DOUBLE, [None, width])],
+        [helper.make_tensor_value_info("prediction", TensorProto.DOUBLE, [None, 1])],
+        [numpy_helper.from_array(np.array([width]), "column")],
+    )
+    opsets = [helper.make_opsetid("", 21)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+    files = {"model.onnx": model}
+    listed = {name: sha256_hex(data) for name, data in files.items()}
+    write_files(storage / VERSIONS / "11", {**bundle_files(version=11, files=listed), **files})
+
+    with pytest.raises(ModelUnavailable, match=r"11 cannot predict: export the model again"):
         load_model(local)
 
 
