@@ -167,7 +167,7 @@ def service_environment(settings: Settings, port: int, version: str) -> Mapping[
     else:
         model = {"LOCAL_MODEL_PATH": f"{settings.storage_root}/{bundle}"}
     home = str(settings.home.resolve())
-    # An alias would win over the version, a key would be needed, and the demo's request is no traffic to watch.
+    # An alias would win over the version, a key be needed, and the demo's request is no traffic to watch.
     off = {"MLFLOW_TRACKING_URI": "", "HOUSING_API_KEYS": "", "HOUSING_PREDICTION_LOG": "false"}
     return {**os.environ, **off, **model, "HOST": LOOPBACK, "PORT": str(port), "HOUSING_HOME": home}
 

@@ -27,6 +27,7 @@ from housing_serving.imputation import (
     fill_bedrooms,
 )
 from housing_serving.manifest import (
+    CHECKSUM,
     FORMAT_VERSION,
     IMPUTER_FILES,
     MANIFEST_FILE,
@@ -36,6 +37,7 @@ from housing_serving.manifest import (
     ImputerSpec,
     IntervalSpec,
     Preprocessing,
+    checksum,
 )
 
 __all__ = [
@@ -97,11 +99,11 @@ def read_manifest(data: bytes, origin: str) -> BundleManifest:
 
     Raises:
         BundleFormatUnsupported: it declares another format version.
-        BundleCorrupt: it is not JSON, or a field is missing, unknown or wrong.
+        BundleCorrupt: it is not JSON, does not match its own checksum, or a field is missing, unknown or wrong.
     """
     try:
         declared = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleCorrupt(f"{origin} is not JSON ({error}): copy or export the bundle again") from error
     version = declared.get("format_version") if isinstance(declared, dict) else None
     if not isinstance(version, int):
@@ -111,8 +113,13 @@ def read_manifest(data: bytes, origin: str) -> BundleManifest:
             f"{origin} has format version {version}, this reader knows {FORMAT_VERSION}: "
             "upgrade the service, or export the model again with the pipeline of this release"
         )
+    stated = declared.pop(CHECKSUM, None)
+    if stated != checksum(declared):
+        raise BundleCorrupt(
+            f"{origin} does not match the {CHECKSUM} it states of itself: copy the bundle again"
+        )
     try:
-        return BundleManifest.model_validate_json(data)
+        return BundleManifest.model_validate_json(json.dumps(declared))
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'manifest'}: {problem['msg']}"

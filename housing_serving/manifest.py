@@ -1,19 +1,30 @@
 """`bundle.json`: what a model bundle says about itself, typed and checked."""
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from housing_serving.features import NUMERIC_FEATURES, FeatureSpec
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 MANIFEST_FILE = "bundle.json"
 MODEL_FILE = "model.onnx"
 # The file an imputer of each kind is stored in; a constant lives in the manifest.
 IMPUTER_FILES: Mapping[str, str] = {"neighbours": "imputer.npz", "compiled": "imputer.onnx"}
+
+
+# The manifest's own checksum, beside its fields: one wrong digit in it would be a wrong price.
+CHECKSUM = "sha256"
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """The sha256 of a manifest's content without its checksum, however it is spaced and ordered."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _plain_file_name(name: str) -> str:
@@ -86,7 +97,7 @@ class IntervalSpec(_Part):
 class BundleManifest(_Part):
     """Everything a bundle states about its model and its own files."""
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[2] = FORMAT_VERSION
     model_name: str
     model_version: Annotated[int, Field(ge=1)]
     algorithm: str
@@ -126,4 +137,6 @@ class BundleManifest(_Part):
 
     def to_json(self) -> bytes:
         """The bytes of `bundle.json`: indented, so that two bundles can be compared line by line."""
-        return self.model_dump_json(indent=2, exclude_none=True).encode() + b"\n"
+        content = json.loads(self.model_dump_json(exclude_none=True))
+        sealed = {**content, CHECKSUM: checksum(content)}
+        return json.dumps(sealed, indent=2).encode() + b"\n"

@@ -40,7 +40,8 @@ class Service:
         self.log.start()
         filling = asyncio.create_task(self.slot.fill())
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.slot.looked.wait(), FIRST_LOOK_SECONDS)
+            async with asyncio.timeout(FIRST_LOOK_SECONDS):
+                await self.slot.looked.wait()
         try:
             yield self
         finally:

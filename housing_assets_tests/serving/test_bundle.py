@@ -23,12 +23,15 @@ from housing_assets_tests.serving.bundles import (
 from housing_serving.bundle import (
     Bundle,
     BundleCorrupt,
+    BundleError,
     BundleFormatUnsupported,
     BundleMissing,
     ImputerSpec,
+    IntervalSpec,
     read_manifest,
     sha256_hex,
 )
+from housing_serving.manifest import checksum
 
 KINDS = ("constant", "neighbours", "compiled")
 
@@ -38,9 +41,11 @@ def opened(files: dict[str, bytes]) -> Bundle:
 
 
 def with_manifest(files: dict[str, bytes], /, **changes: object) -> dict[str, bytes]:
-    """The files with fields of `bundle.json` replaced, unchecked."""
+    """The files with fields of `bundle.json` replaced, unchecked but for its checksum."""
     manifest = json.loads(files["bundle.json"]) | changes
-    return {**files, "bundle.json": json.dumps(manifest).encode()}
+    del manifest["sha256"]
+    sealed = {**manifest, "sha256": checksum(manifest)}
+    return {**files, "bundle.json": json.dumps(sealed).encode()}
 
 
 def with_file(files: dict[str, bytes], name: str, data: bytes) -> dict[str, bytes]:
@@ -177,6 +182,24 @@ def test_one_flipped_bit_anywhere_is_noticed(kind: str, name: str) -> None:
             opened({**files, name: bytes(damaged)})
 
 
+def test_one_changed_digit_of_the_manifest_is_noticed() -> None:
+    files = bundle_files(interval=IntervalSpec(level=0.9, lower_offset=-120_000.0, upper_offset=80_000.0))
+    manifest = files["bundle.json"]
+    digits = [position for position in range(len(manifest)) if manifest[position : position + 1].isdigit()]
+    for position in digits:
+        damaged = bytearray(manifest)
+        damaged[position] ^= 1
+        with pytest.raises(BundleError, match=r"bundle/bundle\.json "):
+            opened({**files, "bundle.json": bytes(damaged)})
+
+
+def test_a_manifest_that_was_only_formatted_anew_is_the_same() -> None:
+    files = bundle_files()
+    compact = json.dumps(json.loads(files["bundle.json"]), sort_keys=True).encode()
+
+    assert opened({**files, "bundle.json": compact}).manifest == opened(files).manifest
+
+
 def test_a_truncated_file_is_noticed(tmp_path: Path) -> None:
     files = bundle_files()
     folder = write_files(tmp_path / "1", {**files, "model.onnx": files["model.onnx"][:-1]})
@@ -186,9 +209,9 @@ def test_a_truncated_file_is_noticed(tmp_path: Path) -> None:
 
 
 def test_future_format_is_refused_before_anything_else_is_read() -> None:
-    files = {"bundle.json": b'{"format_version": 2, "weights": "elsewhere"}'}
+    files = {"bundle.json": b'{"format_version": 3, "weights": "elsewhere"}'}
 
-    with pytest.raises(BundleFormatUnsupported, match=r"format version 2, this reader knows 1: upgrade"):
+    with pytest.raises(BundleFormatUnsupported, match=r"format version 3, this reader knows 2: upgrade"):
         opened(files)
 
 
@@ -201,7 +224,7 @@ def test_future_format_is_refused_before_anything_else_is_read() -> None:
         (b"[]", "states no format_version"),
         (b"{}", "states no format_version"),
         (b'{"format_version": "1"}', "states no format_version"),
-        (b'{"format_version": 1}', "model_name: Field required"),
+        (b'{"format_version": 2}', "does not match the sha256 it states of itself"),
     ],
 )
 def test_a_broken_manifest_is_named(data: bytes, message: str) -> None:

@@ -7,12 +7,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from housing_assets_tests.serving.test_process import log_lines, service, wait_for
 
 CASES = 20_000
-# Generating costs ten times as much as answering, and one run uses one core.
-RUNS = 2
-RUN_SECONDS = 500
+# Generating a case takes 12 ms, ten times as long as answering it, and one run uses one core.
+RUNS = 4
+RUN_SECONDS = 1400
 
 
 def start_run(folder: Path, url: str, seed: int, *options: str) -> "subprocess.Popen[str]":
@@ -47,6 +49,7 @@ def stop(process: "subprocess.Popen[str]") -> None:
     process.wait(timeout=30)
 
 
+@pytest.mark.timeout(RUN_SECONDS + 100)
 def test_every_answer_to_generated_requests_is_as_documented(bundle_folder: Path, tmp_path: Path) -> None:
     with service(tmp_path, LOCAL_MODEL_PATH=str(bundle_folder)) as (url, process):
         wait_for(f"{url}/health/ready", 200, process)

@@ -281,11 +281,11 @@ def test_a_bundle_with_one_wrong_byte_is_never_served(
     assert loaded_from(tmp_path) == [("local", LOCAL_VERSION), ("mlflow", 1)]
 
 
-FUTURE = '"format_version": 2'
+FUTURE = '"format_version": 3'
 
 
 def of_the_future(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    manifest = files["bundle.json"].decode().replace('"format_version": 1', FUTURE)
+    manifest = files["bundle.json"].decode().replace('"format_version": 2', FUTURE)
     assert FUTURE in manifest
     return {**files, "bundle.json": manifest.encode()}
 
