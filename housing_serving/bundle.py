@@ -99,7 +99,8 @@ def read_manifest(data: bytes, origin: str) -> BundleManifest:
 
     Raises:
         BundleFormatUnsupported: it declares another format version.
-        BundleCorrupt: it is not JSON, does not match its own checksum, or a field is missing, unknown or wrong.
+        BundleCorrupt: it is not JSON, does not match its own checksum, or a field is missing, unknown or
+            wrong.
     """
     try:
         declared = json.loads(data)
