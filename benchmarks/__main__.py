@@ -78,31 +78,42 @@ def main(
     chosen = set(only or Benchmark)
     if Benchmark.SERVING in chosen and not wrk.installed():
         sys.exit("wrk is not installed: install it (Debian: apt-get install wrk), or use --only for the rest")
-    progress = Console(stderr=True, highlight=False)
     scale, repeats = (QUICK, QUICK_REPEATS) if quick else (FULL, repeats)
+    progress = Console(stderr=True, highlight=False)
+    if chosen != {Benchmark.SERVING}:
+        _training(chosen, scale, repeats, progress)
+    if Benchmark.SERVING in chosen:
+        _serving(scale, repeats, progress)
 
-    def tell(title: str, what: str) -> None:
-        progress.print(f"  {title}: {what}")
 
+def _training(chosen: set[Benchmark], scale: Scale, repeats: int, progress: Console) -> None:
     started = time.perf_counter()
     found: list[Figure] = []
     for title, measure in training_benchmarks(scale).items():
         if title in chosen:
             with progress.status(f"measuring {title}"):
-                found += measure(repeats, partial(tell, title))
-    if found:
-        Console().print(figures_table("Training and a peer", found, repeats, time.perf_counter() - started))
-    if Benchmark.SERVING in chosen:
-        started = time.perf_counter()
-        try:
-            with progress.status("measuring the service"):
-                served = serving.measure(training_rows(), repeats, partial(tell, "serving"), scale.serving)
-        except MeasurementRefused as error:
-            sys.exit(f"The service was not measured: {error}")
-        seconds = time.perf_counter() - started
-        note = "" if os.environ.get(MLSERVER_PYTHON) else "MLServer is not installed here: see --help."
-        Console().print(figures_table("The service and its peers", served.throughput, repeats, seconds, note))
-        Console().print(readings_table("The service alone", served.readings))
+                found += measure(repeats, partial(_tell, progress, title))
+    Console().print(figures_table("Training and a peer", found, repeats, time.perf_counter() - started))
+
+
+def _serving(scale: Scale, repeats: int, progress: Console) -> None:
+    started = time.perf_counter()
+    tell = partial(_tell, progress, Benchmark.SERVING)
+    try:
+        with progress.status("measuring the service"):
+            found = serving.measure(training_rows(), repeats, tell, scale.serving)
+    except MeasurementRefused as error:
+        sys.exit(f"The service was not measured: {error}")
+    note = "One worker each, on one forest; the empty handler validates alike and has no model."
+    if not os.environ.get(MLSERVER_PYTHON):
+        note += "\nMLServer is not installed here: see --help."
+    seconds = time.perf_counter() - started
+    Console().print(figures_table("The service and its peers", found.throughput, repeats, seconds, note))
+    Console().print(readings_table("The service alone", found.readings))
+
+
+def _tell(progress: Console, title: str, what: str) -> None:
+    progress.print(f"  {title}: {what}")
 
 
 if __name__ == "__main__":

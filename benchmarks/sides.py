@@ -23,9 +23,9 @@ from benchmarks.processes import HOST, Command, Server
 from housing_serving.features import CATEGORICAL_FEATURE, NUMERIC_FEATURES, RAW_FEATURES, FloatArray
 
 OURS = "ours"
-EMPTY = "empty handler, same validation"
-REFERENCE = "the published design"
-MLSERVER = "MLServer, the same pipeline"
+EMPTY = "empty handler"
+REFERENCE = "published design"
+MLSERVER = "MLServer"
 # Names an interpreter that has mlserver and mlserver-sklearn, and onnxruntime, pandas and scikit-learn of the
 # locked versions: MLServer's requirements do not fit into this environment.
 MLSERVER_PYTHON = "MLSERVER_PYTHON"

@@ -13,6 +13,8 @@ from starlette.exceptions import HTTPException
 REQUEST_ID = "housing_serving.request_id"
 # A full batch can be wrong in ten thousand places; nobody reads more than these.
 MAX_DETAILS = 100
+# Of a field's name, which is the caller's when it is unknown.
+LONGEST_NAME = 100
 
 
 class ErrorDetail(BaseModel):
@@ -155,4 +157,4 @@ def _detail(problem: Mapping[str, Any]) -> ErrorDetail:
         return ErrorDetail(field="body", message="The body is not valid JSON.", type="json_invalid")
     # The first part says "body" of every field.
     field = ".".join(str(part) for part in problem["loc"][1:]) or "body"
-    return ErrorDetail(field=field, message=problem["msg"], type=problem["type"])
+    return ErrorDetail(field=field[:LONGEST_NAME], message=problem["msg"], type=problem["type"])

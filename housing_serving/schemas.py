@@ -17,7 +17,8 @@ MAX_INSTANCES = 1000
 
 
 def _canonical_category(value: object) -> str:
-    name = value.strip().upper() if isinstance(value, str) else None
+    # ASCII alone: other letters have these as their capitals.
+    name = value.strip().upper() if isinstance(value, str) and value.isascii() else None
     if name not in CATEGORIES:
         choices = {"choices": ", ".join(CATEGORIES)}
         raise PydanticCustomError("unknown_category", "Input should be one of {choices}", choices)

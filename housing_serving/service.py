@@ -64,10 +64,9 @@ class Service:
             return
 
         def begin(number: int, frame: FrameType | None) -> None:
-            if self.draining:
-                end(number, frame)
-                return
-            self.draining = True
-            loop.call_soon_threadsafe(loop.call_later, self._drain_seconds, end, number, None)
+            # A second one is the same wish, as when both the group and the parent of the workers are told.
+            if not self.draining:
+                self.draining = True
+                loop.call_soon_threadsafe(loop.call_later, self._drain_seconds, end, number, frame)
 
         signal.signal(signal.SIGTERM, begin)

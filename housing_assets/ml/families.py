@@ -43,7 +43,7 @@ GRIDS: Mapping[str, Mapping[str, Grid]] = {
             "max_features": ["sqrt"],
         },
         "GradientBoosting": {
-            "n_estimators": [300],
+            "n_estimators": [200],
             "learning_rate": [0.1],
             "max_depth": [6, 8],
             "min_samples_split": [2],

@@ -1,6 +1,7 @@
 """Requests as bytes on a socket, for what no HTTP client would send."""
 
 import http.client
+import io
 import json
 import socket
 from dataclasses import dataclass
@@ -57,13 +58,28 @@ def prediction_request(body: bytes, **headers: str | int) -> bytes:
 
 
 def read_answer(connection: socket.socket, method: str = "POST") -> RawAnswer:
-    """The next answer; `ConnectionError` or `http.client.HTTPException` when the server gives none."""
-    # Unbuffered, so that nothing of a following answer is swallowed.
-    response = http.client.HTTPResponse(connection, method=method)
-    response.fp.close()
-    response.fp = connection.makefile("rb", buffering=0)  # type: ignore[assignment]
-    response.begin()
-    return RawAnswer(response.status, response.headers, response.read())
+    """The next answer, and nothing of one that follows it.
+
+    Raises:
+        ConnectionError: the server closed the connection before the answer was complete.
+    """
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += _received(connection, 1)
+    status_line, _, lines = head.partition(b"\r\n")
+    headers = http.client.parse_headers(io.BytesIO(lines))
+    length = 0 if method == "HEAD" else int(headers["content-length"])
+    return RawAnswer(int(status_line.split()[1]), headers, _received(connection, length))
+
+
+def _received(connection: socket.socket, count: int) -> bytes:
+    data = bytearray()
+    while len(data) < count:
+        piece = connection.recv(count - len(data))
+        if not piece:
+            raise ConnectionError(f"closed after {len(data)} of {count} bytes")
+        data += piece
+    return bytes(data)
 
 
 def exchange(url: str, request: bytes) -> RawAnswer:

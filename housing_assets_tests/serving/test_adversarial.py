@@ -145,6 +145,7 @@ STRUCTURES: dict[str, tuple[bytes, str]] = {
     "objects, deep": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "too_many_keys"),
     "objects, less deep": (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, "json_invalid"),
     "a colon flood": (b":" * 1_000_000, "too_many_keys"),
+    "a long unknown key": (b'{"%s": 1}' % (b"k" * 900_000), "missing"),
     "many unknown keys": (
         b"{" + b",".join(b'"%d":0' % number for number in range(MAX_KEYS)) + b"}",
         "missing",

@@ -126,7 +126,7 @@ def test_numbers_that_json_or_doubles_do_not_know_are_refused(client: TestClient
     ]
 
 
-@pytest.mark.parametrize("category", ["ATLANTIS", "", None, 3])
+@pytest.mark.parametrize("category", ["ATLANTIS", "\u0131nland", "", None, 3])
 def test_unknown_category_names_the_choices(client: TestClient, category: object) -> None:
     error = refused(client, {"instances": [{**INSTANCE, "ocean_proximity": category}]})
 
