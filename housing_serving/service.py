@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from types import FrameType
 from typing import Self
 
+from anyio import CapacityLimiter
+
 from housing_serving.batching import Batcher
 from housing_serving.log_format import RequestLines
 from housing_serving.metrics import Metrics
@@ -18,6 +20,7 @@ from housing_serving.settings import ServingSettings
 # A local model is there at once; a slow source must not keep the service from listening.
 FIRST_LOOK_SECONDS = 3.0
 LOG_FLUSH_SECONDS = 5.0
+LARGE_BATCHES_AT_ONCE = 2
 
 
 class Service:
@@ -30,6 +33,8 @@ class Service:
         self._drain_seconds = settings.housing_drain_seconds
         self.slot = ModelSlot(settings, self.metrics.model_changed)
         self.batcher = Batcher(self.slot)
+        # More at a time would not be faster, and each thread keeps memory of its own.
+        self.large_batches = CapacityLimiter(LARGE_BATCHES_AT_ONCE)
         self.log = PredictionLog(settings, self.metrics)
         self.request_lines = RequestLines()
 
