@@ -19,6 +19,35 @@ START_SECONDS = 15.0
 START_ATTEMPTS = 3
 
 
+# What takes longest comes first, so that no processor is left with it at the end.
+SLOW_FIRST = (
+    "stack",
+    "test_end_to_end.py",
+    "serving/test_contract_fuzz.py",
+    "test_crash_safety.py",
+    "serving/test_parity.py",
+    "serving/test_source_faults.py",
+    "test_benchmarks.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep what shares fixtures in one process: the tests of a file, and those of the running stack."""
+    folder = Path(__file__).parent
+
+    def group(item: pytest.Item) -> str:
+        path = item.path.relative_to(folder).as_posix()
+        return "stack" if path.startswith("stack/") else path
+
+    def place(item: pytest.Item) -> int:
+        return SLOW_FIRST.index(group(item)) if group(item) in SLOW_FIRST else len(SLOW_FIRST)
+
+    items.sort(key=place)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+
+
 def free_port() -> int:
     """A port that nothing listens on right now."""
     with socket.socket() as probe:

@@ -8,7 +8,7 @@ what else is in its batch. The idea is known as dynamic batching (Crankshaw et a
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -29,6 +29,12 @@ def imputes_slowly(model: LoadedModel) -> bool:
     return model.bundle.manifest.imputer.kind == "neighbours"
 
 
+class RequestsInProgress:
+    """What the server of this process is working on, one task per request; empty where nobody tells."""
+
+    tasks: Collection[object] = ()
+
+
 class _Waiting(NamedTuple):
     instances: Sequence[HousingInstance]
     priced: "asyncio.Future[Priced]"
@@ -43,6 +49,9 @@ class Batcher:
 
     async def price(self, instances: Sequence[HousingInstance]) -> Priced:
         """The prices of one request; there must be a model."""
+        if len(RequestsInProgress.tasks) == 1 and len(instances) <= MAX_ROWS_WITH_NEIGHBOURS:
+            # There is no other that could be ready: no need for a turn of the loop.
+            return price(instances, self._model())
         loop = asyncio.get_running_loop()
         if not self._waiting:
             # Runs when every request that is ready now has come here.
@@ -52,8 +61,7 @@ class Batcher:
         return await waiting.priced
 
     def _price_waiting(self) -> None:
-        model = self._slot.model
-        assert model is not None  # noqa: S101  (it may be replaced, never removed)
+        model = self._model()
         batch = self._next_batch(MAX_ROWS_WITH_NEIGHBOURS if imputes_slowly(model) else MAX_ROWS)
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._price_waiting)
@@ -68,6 +76,11 @@ class Batcher:
             # A request that was cancelled meanwhile is done already.
             if not waiting.priced.done():
                 waiting.priced.set_result(priced)
+
+    def _model(self) -> LoadedModel:
+        model = self._slot.model
+        assert model is not None  # noqa: S101  (it may be replaced, never removed)
+        return model
 
     def _next_batch(self, max_rows: int) -> list[_Waiting]:
         batch = [self._waiting.popleft()]

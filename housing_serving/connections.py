@@ -11,6 +11,7 @@ from typing import Any
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from housing_serving.batching import RequestsInProgress
 from housing_serving.errors import error_response
 
 # From the first byte of a request to its last; a body has less, and gets an answer.
@@ -28,6 +29,7 @@ class Connection(HttpToolsProtocol):
         self._receiving: asyncio.TimerHandle | None = None
         self._sending: asyncio.TimerHandle | None = None
         self._answering: RequestResponseCycle | None = None
+        RequestsInProgress.tasks = self.tasks
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request as long as for any other."""

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from google.cloud import storage
 
 PREFIX = "monitoring/predictions"
-# Encoding holds the interpreter's lock: about a millisecond for so many rows, then others get a turn.
-ROW_GROUP_ROWS = 2_000
-STRETCH_SECONDS = 0.0005
-TURN_SECONDS = 0.0005
+# Encoding holds the interpreter's lock: less than a millisecond for so many rows, then others get a turn.
+ROW_GROUP_ROWS = 500
+# So much work is done at a time, and others get four times as long before it goes on.
+WORK_SECONDS = 0.0003
+TURN_PER_WORK = 4.0
 # Elsewhere values hardly repeat, and a dictionary costs a third of the time and makes the file larger.
 REPEATING = frozenset({"model_version", CATEGORICAL_FEATURE, "level"})
 # To connect, and between two pieces of an answer.
@@ -45,9 +46,24 @@ class PredictionFile:
     data: bytes
 
 
-def let_others_run() -> None:
-    """Give the event loop a turn with the interpreter's lock, which it would else wait 5 ms for."""
-    time.sleep(TURN_SECONDS)
+class Turns:
+    """Work in the background that leaves the event loop most of the interpreter's lock."""
+
+    def __init__(self) -> None:
+        # There is nobody to wait for once the service ends.
+        self.hurry = False
+        self._resumed = time.perf_counter()
+
+    def begin(self) -> None:
+        """Work begins after a wait."""
+        self._resumed = time.perf_counter()
+
+    def offer(self) -> None:
+        """Let others run if the work since the last time was long, and longer than it was."""
+        worked = time.perf_counter() - self._resumed
+        if worked > WORK_SECONDS and not self.hurry:
+            time.sleep(TURN_PER_WORK * worked)
+            self.begin()
 
 
 def record_batch(batch: AnswerBatch) -> RecordBatch:
@@ -80,22 +96,20 @@ def record_batch(batch: AnswerBatch) -> RecordBatch:
 class _YieldingBuffer(io.BytesIO):
     """Collects what an encoder writes, and lets other threads run in between."""
 
-    def __init__(self) -> None:
+    def __init__(self, turns: Turns) -> None:
         super().__init__()
-        self._resumed = time.perf_counter()
+        self._turns = turns
 
     def write(self, data: "bytes | memoryview") -> int:  # type: ignore[override]
-        """Append some bytes."""
-        if time.perf_counter() - self._resumed > STRETCH_SECONDS:
-            let_others_run()
-            self._resumed = time.perf_counter()
+        """Append a piece of what was encoded."""
+        self._turns.offer()
         return super().write(data)
 
 
-def prediction_file(day: date, batches: Sequence[RecordBatch]) -> PredictionFile:
+def prediction_file(day: date, batches: Sequence[RecordBatch], turns: Turns) -> PredictionFile:
     """The rows of one day as a new file."""
     table = Table.from_batches(batches)
-    buffer = _YieldingBuffer()
+    buffer = _YieldingBuffer(turns)
     write_parquet(
         table,
         buffer,

@@ -20,8 +20,8 @@ from housing_serving.metrics import Metrics
 from housing_serving.prediction_files import (
     PredictionFile,
     PredictionStorage,
+    Turns,
     WriteFailed,
-    let_others_run,
     prediction_file,
     prediction_storage,
     record_batch,
@@ -42,10 +42,10 @@ MAX_BUFFERED_ROWS = 200_000
 MAX_WAITING_ANSWERS = 20_000
 FILE_ROWS = 20_000
 # Answers are collected as often as this, or once so many wait.
-COLLECT_SECONDS = 1.0
+COLLECT_SECONDS = 0.25
 COLLECT_ANSWERS = 500
-# Collecting so many holds the interpreter's lock for about half a millisecond, then others get a turn.
-STRETCH_ANSWERS = 200
+# Many at a time cost less each; in between, others get a turn with the interpreter's lock.
+STRETCH_ANSWERS = 250
 STRETCH_ROWS = 2_000
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 60.0
@@ -185,6 +185,7 @@ class PredictionLog:
         # Of the collecting thread alone.
         self._batches: dict[date, list[RecordBatch]] = {}
         self._batched_rows = 0
+        self._turns = Turns()
         self._dropped_before = 0
         self._gave_up = False
         self._calm_at: float | None = None
@@ -232,6 +233,7 @@ class PredictionLog:
         deadline = time.monotonic() + timeout_seconds
         with self._lock:
             self._closed = True
+        self._turns.hurry = True
         if self._collector.ident is not None:
             self._wake.set()
             self._collector.join(timeout_seconds)
@@ -270,6 +272,7 @@ class PredictionLog:
         while not self._closed:
             self._wake.wait(min(COLLECT_SECONDS, self._flush_seconds))
             self._wake.clear()
+            self._turns.begin()
             self._collect()
             if time.monotonic() >= flush_at:
                 self._flush()
@@ -290,7 +293,7 @@ class PredictionLog:
             self._take(stretch)
             if self._batched_rows >= self._file_rows:
                 self._make_files()
-            let_others_run()
+            self._turns.offer()
         with self._lock:
             buffered = self._buffered_rows
         self._metrics.log_buffered(buffered)
@@ -298,7 +301,9 @@ class PredictionLog:
     def _take(self, answers: list[Answer]) -> None:
         try:
             batch = AnswerBatch.of(answers)
+            self._turns.offer()
             converted = [(day, record_batch(part)) for day, part in batch.by_day()] if self._enabled else []
+            self._turns.offer()
         except Exception:  # one answer that makes no sense must not cost the others
             if len(answers) > 1:
                 for answer in answers:
@@ -331,7 +336,7 @@ class PredictionLog:
         batches, self._batches, self._batched_rows = self._batches, {}, 0
         for day, parts in batches.items():
             try:
-                self._writer.put(prediction_file(day, parts))
+                self._writer.put(prediction_file(day, parts, self._turns))
             except Exception:  # the rows of another day may still make a file
                 self._give_up(sum(part.num_rows for part in parts))
 

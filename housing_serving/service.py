@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import threading
 from collections.abc import AsyncIterator
@@ -47,6 +48,9 @@ class Service:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOOK_SECONDS):
                 await self.slot.looked.wait()
+        # What is there now stays: going through it again and again would stop requests for milliseconds.
+        gc.collect()
+        gc.freeze()
         try:
             yield self
         finally:
