@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from benchmarks.measuring import Figure, Progress, timed
-from benchmarks.models import exported, fitted_forest
+from benchmarks.models import exported, fitted
 from housing_assets.ml.columns import columns_of
 from housing_assets.ml.training import predict
 from housing_serving.bundle import Bundle
@@ -27,7 +27,7 @@ REQUESTS = {1: 60, 100: 30}
 
 def measure(rows: pd.DataFrame, repeats: int, progress: Progress) -> list[Figure]:
     """Milliseconds per request of one row and of a hundred; every request asks for other rows."""
-    pipeline = fitted_forest(rows, {"n_estimators": TREES})
+    pipeline = fitted(rows, "RandomForest", {"n_estimators": TREES})
     bundle = Bundle.from_files(exported(pipeline, rows), origin="the benchmark's bundle")
     measured = []
     for size, requests in REQUESTS.items():

@@ -8,6 +8,7 @@ what else is in its batch. The idea is known as dynamic batching (Crankshaw et a
 
 import asyncio
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -15,11 +16,12 @@ from typing import NamedTuple
 from housing_serving.bundle import Predictions
 from housing_serving.model_slot import ModelSlot
 from housing_serving.prediction import Priced, price
-from housing_serving.schemas import HousingInstance
+from housing_serving.schemas import HousingInstance, instance_columns
 from housing_serving.sources import LoadedModel
 
 # More rows at once would hold up the event loop for milliseconds.
 MAX_ROWS = 200
+THREAD_ROWS = 32
 # Searching the training rows for neighbours costs a millisecond per row without bedrooms.
 MAX_ROWS_WITH_NEIGHBOURS = 5
 
@@ -46,9 +48,12 @@ class Batcher:
     def __init__(self, slot: ModelSlot) -> None:
         self._slot = slot
         self._waiting: deque[_Waiting] = deque()
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="batches")
 
     async def price(self, instances: Sequence[HousingInstance]) -> Priced:
         """The prices of one request; there must be a model."""
+        if len(instances) >= THREAD_ROWS:
+            return await self._price_in_thread(instances)
         if len(RequestsInProgress.tasks) == 1 and len(instances) <= MAX_ROWS_WITH_NEIGHBOURS:
             # There is no other that could be ready: no need for a turn of the loop.
             return price(instances, self._model())
@@ -59,6 +64,15 @@ class Batcher:
         waiting = _Waiting(instances, loop.create_future())
         self._waiting.append(waiting)
         return await waiting.priced
+
+    async def _price_in_thread(self, instances: Sequence[HousingInstance]) -> Priced:
+        model = self._model()
+        columns = instance_columns(instances)
+        matrix = model.bundle.feature_matrix(columns)
+        predictions = await asyncio.get_running_loop().run_in_executor(
+            self._threads, model.bundle.predict_matrix, matrix
+        )
+        return Priced(model, columns, predictions, model.bundle.domain.departures(columns))
 
     def _price_waiting(self) -> None:
         model = self._model()

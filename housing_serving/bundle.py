@@ -181,7 +181,14 @@ class Bundle:
 
         A row gives the same bits alone as within any batch.
         """
-        matrix = feature_matrix(fill_bedrooms(columns, self._imputer), self._spec)
+        return self.predict_matrix(self.feature_matrix(columns))
+
+    def feature_matrix(self, columns: Columns) -> FloatArray:
+        """What the model sees of the raw features."""
+        return feature_matrix(fill_bedrooms(columns, self._imputer), self._spec)
+
+    def predict_matrix(self, matrix: FloatArray) -> Predictions:
+        """Prices for rows of `feature_matrix`; nearly all of its time is spent outside the interpreter."""
         (answer,) = self._session.run([ONNX_OUTPUT], {ONNX_INPUT: matrix})
         price: FloatArray = answer[:, 0]
         interval = self.manifest.interval

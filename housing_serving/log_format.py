@@ -67,5 +67,6 @@ class RequestLines:
     def flush(self) -> None:
         """Write what waits."""
         lines, self._waiting = self._waiting, []
-        sys.stderr.write(b"".join(lines).decode())
         sys.stderr.flush()
+        sys.stderr.buffer.write(b"".join(lines))
+        sys.stderr.buffer.flush()

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from benchmarks.footprint import growth, resident_while_predicting
-from benchmarks.models import PUBLISHED_FOREST, exported, fitted_forest
+from benchmarks.models import PUBLISHED_FOREST, exported, fitted
 from benchmarks.processes import Command, Server, running
 from benchmarks.rows import training_rows
 from benchmarks.sides import records
@@ -74,7 +74,7 @@ def bodies() -> list[bytes]:
 def real_size(tmp_path: Path) -> Iterator[Server]:
     """The service on a forest as large as the published one, fitted on all training rows."""
     rows = training_rows()
-    model = write_files(tmp_path / "bundle", exported(fitted_forest(rows, PUBLISHED_FOREST), rows))
+    model = write_files(tmp_path / "bundle", exported(fitted(rows, "RandomForest", PUBLISHED_FOREST), rows))
     with running(service(model, tmp_path / "home"), tmp_path) as server:
         yield server
 

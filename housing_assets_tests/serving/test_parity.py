@@ -13,7 +13,7 @@ import requests
 import uvloop
 from sklearn.pipeline import Pipeline
 
-from benchmarks.models import PUBLISHED_FOREST, exported, fitted_forest
+from benchmarks.models import PUBLISHED_FOREST, exported, fitted
 from benchmarks.rows import training_rows
 from housing_assets.ml.cleaning import process
 from housing_assets.ml.training import predict
@@ -32,7 +32,7 @@ BATCH = 1000
 @pytest.fixture(scope="module")
 def pipeline() -> Pipeline:
     """A forest with an imputer inside, as it is released."""
-    return fitted_forest(training_rows(), PUBLISHED_FOREST)
+    return fitted(training_rows(), "RandomForest", PUBLISHED_FOREST)
 
 
 @pytest.fixture(scope="module")
