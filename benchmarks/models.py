@@ -22,16 +22,6 @@ PUBLISHED_FOREST = {
 }
 
 
-# What this project trains by default: the setting that wins among the small grids.
-DEFAULT_BOOSTING = {
-    "n_estimators": 200,
-    "learning_rate": 0.1,
-    "max_depth": 8,
-    "subsample": 0.8,
-    "max_features": "sqrt",
-}
-
-
 def fitted(rows: pd.DataFrame, family: str, hyperparameters: Mapping[str, Any]) -> Pipeline:
     """A model of a family on this project's features."""
     preprocessing = fit_preprocessing(BedroomImputer().fit(rows), rows)

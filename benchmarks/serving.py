@@ -1,7 +1,7 @@
 """The service over HTTP: requests per second next to its peers, latency, start, memory and size.
 
-Every server is a real process with one worker, on the same fitted model: what this project trains
-by default. The sides take turns within each repeat, so that a noisy moment hits all alike, and none
+Every server is a real process with one worker, on the same fitted model: the published forest on this
+project's features. The sides take turns within each repeat, so that a noisy moment hits all alike, and none
 is measured before its answers have been compared with the pipeline's.
 """
 
@@ -20,7 +20,7 @@ import pandas as pd
 from benchmarks import wrk
 from benchmarks.footprint import environment_bytes, growth, resident_while_predicting
 from benchmarks.measuring import Figure, Progress, Reading, timed
-from benchmarks.models import DEFAULT_BOOSTING, exported, fitted
+from benchmarks.models import PUBLISHED_FOREST, exported, fitted
 from benchmarks.open_loop import latencies
 from benchmarks.processes import Server, running
 from benchmarks.sides import EMPTY, REFERENCE, Record, Side, insist_on_right_answers, records, sides
@@ -102,7 +102,7 @@ def measure(rows: pd.DataFrame, repeats: int, progress: Progress, scale: Serving
         MeasurementRefused: a side does not do what it is measured for.
     """
     fit_rows = rows.head(scale.fit_rows or len(rows))
-    pipeline = fitted(fit_rows, "GradientBoosting", DEFAULT_BOOSTING)
+    pipeline = fitted(fit_rows, "RandomForest", PUBLISHED_FOREST)
     files = exported(pipeline, fit_rows)
     with tempfile.TemporaryDirectory(prefix="housing-benchmark-") as name, ExitStack() as stack:
         folder = Path(name)

@@ -8,8 +8,8 @@ what else is in its batch. The idea is known as dynamic batching (Crankshaw et a
 
 import asyncio
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from housing_serving.sources import LoadedModel
 
 # More rows at once would hold up the event loop for milliseconds.
 MAX_ROWS = 200
+# From so many on, the model takes longer than handing it to a thread; it needs no interpreter meanwhile.
 THREAD_ROWS = 32
 # Searching the training rows for neighbours costs a millisecond per row without bedrooms.
 MAX_ROWS_WITH_NEIGHBOURS = 5
@@ -45,10 +46,10 @@ class _Waiting(NamedTuple):
 class Batcher:
     """Collects the requests of one turn of the event loop and prices them with the model in the slot."""
 
-    def __init__(self, slot: ModelSlot) -> None:
+    def __init__(self, slot: ModelSlot, threads: Executor) -> None:
         self._slot = slot
+        self._threads = threads
         self._waiting: deque[_Waiting] = deque()
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="batches")
 
     async def price(self, instances: Sequence[HousingInstance]) -> Priced:
         """The prices of one request; there must be a model."""

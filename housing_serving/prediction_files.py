@@ -113,7 +113,8 @@ def prediction_file(day: date, batches: Sequence[RecordBatch], turns: Turns) -> 
     write_parquet(
         table,
         buffer,
-        compression="zstd(1)",
+        # As small as with zstd here, in a quarter of the time.
+        compression="snappy",
         column_dictionary_enabled={name: name in REPEATING for name in table.column_names},
         max_row_group_size=ROW_GROUP_ROWS,
     )

@@ -1,11 +1,11 @@
 """The HTTP routes: check, call the bundle, answer."""
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -157,7 +157,8 @@ async def predict(request: Request) -> Response:
         priced = await service.batcher.price(parse(body).instances)
         answer = response_body(priced)
     else:
-        priced, answer = await to_thread.run_sync(_price_large, body, model, limiter=service.large_batches)
+        loop = asyncio.get_running_loop()
+        priced, answer = await loop.run_in_executor(service.threads, _price_large, body, model)
     manifest, scope = priced.model.bundle.manifest, request.scope
     version = str(manifest.model_version)
     service.metrics.predicted(version, len(priced.predictions.price))

@@ -6,10 +6,9 @@ import gc
 import signal
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Self
-
-from anyio import CapacityLimiter
 
 from housing_serving.batching import Batcher
 from housing_serving.log_format import RequestLines
@@ -21,7 +20,7 @@ from housing_serving.settings import ServingSettings
 # A local model is there at once; a slow source must not keep the service from listening.
 FIRST_LOOK_SECONDS = 3.0
 LOG_FLUSH_SECONDS = 5.0
-LARGE_BATCHES_AT_ONCE = 2
+BATCHES_AT_ONCE = 2
 
 
 class Service:
@@ -33,9 +32,9 @@ class Service:
         self.draining = False
         self._drain_seconds = settings.housing_drain_seconds
         self.slot = ModelSlot(settings, self.metrics.model_changed)
-        self.batcher = Batcher(self.slot)
         # More at a time would not be faster, and each thread keeps memory of its own.
-        self.large_batches = CapacityLimiter(LARGE_BATCHES_AT_ONCE)
+        self.threads = ThreadPoolExecutor(BATCHES_AT_ONCE, thread_name_prefix="batches")
+        self.batcher = Batcher(self.slot, self.threads)
         self.log = PredictionLog(settings, self.metrics)
         self.request_lines = RequestLines()
 
@@ -58,6 +57,7 @@ class Service:
             with contextlib.suppress(asyncio.CancelledError):
                 await filling
             await asyncio.to_thread(self.log.close, LOG_FLUSH_SECONDS)
+            self.threads.shutdown()
             self.metrics.close()
             self.request_lines.flush()
 

@@ -2,20 +2,30 @@
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
-from housing_assets_tests.serving.bundles import INSTANCE, bundle_files
-from housing_serving.batching import MAX_ROWS, MAX_ROWS_WITH_NEIGHBOURS, Batcher
+from housing_assets_tests.serving.bundles import INSTANCE, bundle_files, random_stumps
+from housing_serving.batching import (
+    MAX_ROWS,
+    MAX_ROWS_WITH_NEIGHBOURS,
+    THREAD_ROWS,
+    Batcher,
+    RequestsInProgress,
+)
 from housing_serving.bundle import Bundle, FeatureRange, Predictions
-from housing_serving.features import LIMITS, Columns
+from housing_serving.features import LIMITS, FloatArray
 from housing_serving.model_slot import ModelSlot
 from housing_serving.prediction import Priced
-from housing_serving.schemas import HousingInstance
+from housing_serving.schemas import HousingInstance, instance_columns
 from housing_serving.settings import ServingSettings
 from housing_serving.sources import LoadedModel
+
+# The largest request that is priced together with others.
+SMALL = THREAD_ROWS - 1
 
 
 class CountingBundle(Bundle):
@@ -23,10 +33,10 @@ class CountingBundle(Bundle):
 
     calls: list[int]
 
-    def predict(self, columns: Columns) -> Predictions:
+    def predict_matrix(self, matrix: FloatArray) -> Predictions:
         """As usual, and noted."""
-        self.calls.append(len(columns["latitude"]))
-        return super().predict(columns)
+        self.calls.append(len(matrix))
+        return super().predict_matrix(matrix)
 
 
 def counting(**changes: Any) -> tuple[Batcher, CountingBundle]:
@@ -34,7 +44,7 @@ def counting(**changes: Any) -> tuple[Batcher, CountingBundle]:
     bundle.calls = []
     slot = ModelSlot(ServingSettings())
     slot.model = LoadedModel(bundle, "local", "test")
-    return Batcher(slot), bundle
+    return Batcher(slot, ThreadPoolExecutor(1)), bundle
 
 
 def block(income: float) -> HousingInstance:
@@ -76,8 +86,8 @@ def test_what_is_unusual_is_told_to_whom_it_concerns() -> None:
 @pytest.mark.parametrize(
     ("kind", "sizes", "calls"),
     [
-        ("compiled", [MAX_ROWS, 1, MAX_ROWS - 1, 1], [MAX_ROWS, MAX_ROWS, 1]),
-        ("compiled", [MAX_ROWS + 50, 1], [MAX_ROWS + 50, 1]),
+        ("compiled", [SMALL] * (MAX_ROWS // SMALL + 1), [MAX_ROWS // SMALL * SMALL, SMALL]),
+        ("compiled", [THREAD_ROWS, 1, 1], [THREAD_ROWS, 2]),
         ("neighbours", [1] * (MAX_ROWS_WITH_NEIGHBOURS + 2), [MAX_ROWS_WITH_NEIGHBOURS, 2]),
     ],
 )
@@ -88,7 +98,7 @@ def test_a_batch_does_not_grow_beyond_what_the_loop_can_wait_for(
 
     answers = price_together(batcher, [[block(8)] * size for size in sizes])
 
-    assert bundle.calls == calls
+    assert sorted(bundle.calls) == sorted(calls)
     assert [len(answer.predictions.price) for answer in answers] == sizes
 
 
@@ -113,7 +123,7 @@ def test_a_failure_reaches_every_request_of_the_batch_and_no_later_one(
 
     async def failing_then_not() -> list[object]:
         with monkeypatch.context() as broken:
-            broken.setattr(CountingBundle, "predict", fail)
+            broken.setattr(CountingBundle, "predict_matrix", fail)
             asked = (batcher.price([block(8)]) for _ in range(2))
             failed = await asyncio.gather(*asked, return_exceptions=True)
         return [*failed, await batcher.price([block(8)])]
@@ -135,3 +145,17 @@ def test_a_request_that_was_given_up_does_not_disturb_the_others() -> None:
         return await kept
 
     assert asyncio.run(one_gives_up()).predictions.price.tolist() == [300_000]
+
+
+@pytest.mark.parametrize("rows", [1, THREAD_ROWS, MAX_ROWS + 1])
+def test_every_way_gives_the_same_bits(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    batcher, bundle = counting(stumps=random_stumps())
+    blocks = [block(income) for income in np.linspace(0.5, 15, rows)]
+    expected = [bundle.predict(instance_columns([one])).price[0] for one in blocks]
+
+    (together,) = price_together(batcher, [blocks])
+    monkeypatch.setattr(RequestsInProgress, "tasks", {object()})
+    (alone,) = price_together(batcher, [blocks])
+
+    assert together.predictions.price.tolist() == expected
+    assert alone.predictions.price.tolist() == expected
