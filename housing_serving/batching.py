@@ -9,7 +9,7 @@ what else is in its batch. The idea is known as dynamic batching (Crankshaw et a
 import asyncio
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from housing_serving.sources import LoadedModel
 MAX_ROWS = 200
 # From so many on, the model takes longer than handing it to a thread; it needs no interpreter meanwhile.
 THREAD_ROWS = 32
+MAX_THREAD_ROWS = 1_000
 # Searching the training rows for neighbours costs a millisecond per row without bedrooms.
 MAX_ROWS_WITH_NEIGHBOURS = 5
 
@@ -44,65 +45,95 @@ class _Waiting(NamedTuple):
 
 
 class Batcher:
-    """Collects the requests of one turn of the event loop and prices them with the model in the slot."""
+    """Collects requests that are ready at the same time and prices them with the model in the slot."""
 
-    def __init__(self, slot: ModelSlot, threads: Executor) -> None:
+    def __init__(self, slot: ModelSlot, threads: ThreadPoolExecutor) -> None:
         self._slot = slot
         self._threads = threads
-        self._waiting: deque[_Waiting] = deque()
+        self._idle_threads = threads._max_workers
+        self._small: deque[_Waiting] = deque()
+        self._large: deque[_Waiting] = deque()
+        # The event loop itself holds tasks only weakly.
+        self._at_work: set[asyncio.Task[None]] = set()
 
     async def price(self, instances: Sequence[HousingInstance]) -> Priced:
         """The prices of one request; there must be a model."""
-        if len(instances) >= THREAD_ROWS:
-            return await self._price_in_thread(instances)
         if len(RequestsInProgress.tasks) == 1 and len(instances) <= MAX_ROWS_WITH_NEIGHBOURS:
             # There is no other that could be ready: no need for a turn of the loop.
             return price(instances, self._model())
         loop = asyncio.get_running_loop()
-        if not self._waiting:
+        small = len(instances) < THREAD_ROWS
+        queue, begin = (self._small, self._price_small) if small else (self._large, self._price_large)
+        if not queue:
             # Runs when every request that is ready now has come here.
-            loop.call_soon(self._price_waiting)
+            loop.call_soon(begin)
         waiting = _Waiting(instances, loop.create_future())
-        self._waiting.append(waiting)
+        queue.append(waiting)
         return await waiting.priced
 
-    async def _price_in_thread(self, instances: Sequence[HousingInstance]) -> Priced:
+    def _price_small(self) -> None:
         model = self._model()
-        columns = instance_columns(instances)
-        matrix = model.bundle.feature_matrix(columns)
-        predictions = await asyncio.get_running_loop().run_in_executor(
-            self._threads, model.bundle.predict_matrix, matrix
-        )
-        return Priced(model, columns, predictions, model.bundle.domain.departures(columns))
-
-    def _price_waiting(self) -> None:
-        model = self._model()
-        batch = self._next_batch(MAX_ROWS_WITH_NEIGHBOURS if imputes_slowly(model) else MAX_ROWS)
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._price_waiting)
+        rows = MAX_ROWS_WITH_NEIGHBOURS if imputes_slowly(model) else MAX_ROWS
+        batch = _next_batch(self._small, rows)
+        if self._small:
+            asyncio.get_running_loop().call_soon(self._price_small)
         try:
-            together = price([instance for waiting in batch for instance in waiting.instances], model)
+            _settle(batch, price(_instances(batch), model))
         except Exception as error:  # whatever it was, every request of the batch is owed an answer
-            for waiting in batch:
-                if not waiting.priced.done():
-                    waiting.priced.set_exception(error)
-            return
-        for waiting, priced in zip(batch, _apart(together, batch), strict=True):
-            # A request that was cancelled meanwhile is done already.
-            if not waiting.priced.done():
-                waiting.priced.set_result(priced)
+            _fail(batch, error)
+
+    def _price_large(self) -> None:
+        while self._large and self._idle_threads:
+            self._idle_threads -= 1
+            batch = _next_batch(self._large, MAX_THREAD_ROWS)
+            task = asyncio.get_running_loop().create_task(self._price_in_thread(batch))
+            self._at_work.add(task)
+            task.add_done_callback(self._at_work.discard)
+
+    async def _price_in_thread(self, batch: Sequence[_Waiting]) -> None:
+        try:
+            model = self._model()
+            columns = instance_columns(_instances(batch))
+            matrix = model.bundle.feature_matrix(columns)
+            predictions = await asyncio.get_running_loop().run_in_executor(
+                self._threads, model.bundle.predict_matrix, matrix
+            )
+            _settle(batch, Priced(model, columns, predictions, model.bundle.domain.departures(columns)))
+        except Exception as error:  # as above
+            _fail(batch, error)
+        finally:
+            self._idle_threads += 1
+            self._price_large()
 
     def _model(self) -> LoadedModel:
         model = self._slot.model
         assert model is not None  # noqa: S101  (it may be replaced, never removed)
         return model
 
-    def _next_batch(self, max_rows: int) -> list[_Waiting]:
-        batch = [self._waiting.popleft()]
-        rows = len(batch[0].instances)
-        while self._waiting and (rows := rows + len(self._waiting[0].instances)) <= max_rows:
-            batch.append(self._waiting.popleft())
-        return batch
+
+def _next_batch(queue: deque[_Waiting], max_rows: int) -> list[_Waiting]:
+    batch = [queue.popleft()]
+    rows = len(batch[0].instances)
+    while queue and (rows := rows + len(queue[0].instances)) <= max_rows:
+        batch.append(queue.popleft())
+    return batch
+
+
+def _instances(batch: Sequence[_Waiting]) -> list[HousingInstance]:
+    return [instance for waiting in batch for instance in waiting.instances]
+
+
+def _settle(batch: Sequence[_Waiting], together: Priced) -> None:
+    for waiting, priced in zip(batch, _apart(together, batch), strict=True):
+        # A request that was given up meanwhile is done already.
+        if not waiting.priced.done():
+            waiting.priced.set_result(priced)
+
+
+def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
+    for waiting in batch:
+        if not waiting.priced.done():
+            waiting.priced.set_exception(error)
 
 
 def _apart(together: Priced, batch: Sequence[_Waiting]) -> Iterator[Priced]:

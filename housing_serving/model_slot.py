@@ -5,7 +5,6 @@ one that hangs delays nothing but itself. While a later source's model serves, t
 """
 
 import asyncio
-import ctypes
 import logging
 import threading
 import traceback
@@ -17,6 +16,7 @@ from typing import Literal, TypeVar
 
 import pybreaker
 
+from housing_serving.memory import return_free_memory
 from housing_serving.settings import ServingSettings
 from housing_serving.sources import (
     FetchedModel,
@@ -110,7 +110,7 @@ class ModelSlot:
             if all(each.answered.is_set() for each in self._asked):
                 self.looked.set()
             if position == self._serving:
-                await asyncio.to_thread(_return_free_memory)
+                await asyncio.to_thread(return_free_memory)
             elif position < self._serving:
                 await asyncio.sleep(self.retry_seconds)
 
@@ -191,12 +191,6 @@ class _AskedSource:
             logger.warning("no model", extra={"source": self.source.name, "state": state, "reason": detail})
         self._state, self.detail = state, detail
         self.checked_at = datetime.now(UTC)
-
-
-def _return_free_memory() -> None:
-    """Give back what compiling a model took: the C library would keep several times the model's own size."""
-    with suppress(AttributeError):  # a C library other than GNU's
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _in_daemon_thread(call: Callable[[], T]) -> tuple[threading.Thread, asyncio.Future[T]]:

@@ -157,6 +157,7 @@ async def predict(request: Request) -> Response:
         priced = await service.batcher.price(parse(body).instances)
         answer = response_body(priced)
     else:
+        service.memory_was_used = True
         loop = asyncio.get_running_loop()
         priced, answer = await loop.run_in_executor(service.threads, _price_large, body, model)
     manifest, scope = priced.model.bundle.manifest, request.scope

@@ -12,6 +12,7 @@ from typing import Self
 
 from housing_serving.batching import Batcher
 from housing_serving.log_format import RequestLines
+from housing_serving.memory import return_free_memory
 from housing_serving.metrics import Metrics
 from housing_serving.model_slot import ModelSlot
 from housing_serving.prediction_log import PredictionLog
@@ -21,6 +22,7 @@ from housing_serving.settings import ServingSettings
 FIRST_LOOK_SECONDS = 3.0
 LOG_FLUSH_SECONDS = 5.0
 BATCHES_AT_ONCE = 2
+TIDY_SECONDS = 10.0
 
 
 class Service:
@@ -30,6 +32,8 @@ class Service:
         self.metrics = Metrics()
         # True from SIGTERM on: not ready any more, and every answer closes its connection.
         self.draining = False
+        # Large batches take tens of megabytes, which would stay with the process.
+        self.memory_was_used = False
         self._drain_seconds = settings.housing_drain_seconds
         self.slot = ModelSlot(settings, self.metrics.model_changed)
         # More at a time would not be faster, and each thread keeps memory of its own.
@@ -44,6 +48,7 @@ class Service:
         self._drain_before_the_end()
         self.log.start()
         filling = asyncio.create_task(self.slot.fill())
+        tidying = asyncio.create_task(self._tidy_up())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOOK_SECONDS):
                 await self.slot.looked.wait()
@@ -53,13 +58,21 @@ class Service:
         try:
             yield self
         finally:
-            filling.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await filling
+            for task in (filling, tidying):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
             await asyncio.to_thread(self.log.close, LOG_FLUSH_SECONDS)
             self.threads.shutdown()
             self.metrics.close()
             self.request_lines.flush()
+
+    async def _tidy_up(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            if self.memory_was_used:
+                self.memory_was_used = False
+                await asyncio.to_thread(return_free_memory)
 
     def _drain_before_the_end(self) -> None:
         """On the first SIGTERM, announce the end for a while before the server begins it.
