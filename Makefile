@@ -48,7 +48,7 @@ check: setup ## Lint, format, strict types, import contracts, and that Dagster c
 	@$(BIN)/python -W ignore -m dagster definitions validate -w workspace.yaml --log-level warning && echo "Dagster loads the graph"
 
 .PHONY: bench
-bench: setup ## Measure the stages of training, with a named peer for each, as ratios
+bench: setup ## Measure training and the service next to named peers, as ratios
 	@$(BIN)/python -m benchmarks
 
 .PHONY: format

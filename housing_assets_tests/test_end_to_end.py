@@ -284,7 +284,7 @@ def test_the_demo_ends_with_a_price_from_the_version_it_registered(tmp_path: Pat
     port = free_port()
     done = housing("demo", home=tmp_path, PORT=str(port))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Version 1: RandomForest" in done.stdout
+    assert "Version 1: GradientBoosting" in done.stdout
     price = re.search(r"Berkeley hills: \$([\d,]+) \(90% interval \$([\d,]+) to \$([\d,]+)", done.stdout)
     assert price, done.stdout
     value, lower, upper = (int(group.replace(",", "")) for group in price.groups())
