@@ -24,6 +24,7 @@ from housing_assets_tests.serving.slow_answers import drip_headers
 from housing_assets_tests.serving.test_mlflow_source import tags_of
 from housing_assets_tests.serving.test_process import log_lines, service, status_of, wait_for
 from housing_assets_tests.serving.test_sources import upload
+from housing_serving.manifest import FORMAT_VERSION
 
 LONG_SECONDS = 60.0
 LOCAL_VERSION = 7
@@ -285,7 +286,7 @@ FUTURE = '"format_version": 3'
 
 
 def of_the_future(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    manifest = files["bundle.json"].decode().replace('"format_version": 2', FUTURE)
+    manifest = files["bundle.json"].decode().replace(f'"format_version": {FORMAT_VERSION}', FUTURE)
     assert FUTURE in manifest
     return {**files, "bundle.json": manifest.encode()}
 
@@ -302,7 +303,7 @@ def test_a_bundle_of_a_future_format_gives_way_to_the_next_source(
 
         upload(variables["GCS_BUCKET_NAME"], "models/housing_price_model/2/", files_of(2))
         wait_for_version(url, 2, process, before=LOCAL_VERSION)
-    assert "2/bundle.json has format version 2, this reader knows 1" in reasons(tmp_path)[0]
+    assert f"2/bundle.json has format version 3, this reader knows {FORMAT_VERSION}" in reasons(tmp_path)[0]
 
 
 @pytest.mark.parametrize("fault", ["future format", "wrong byte"])
