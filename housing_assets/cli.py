@@ -1,4 +1,4 @@
-"""The `housing` command: demo, train, serve, up, down, status."""
+"""The `housing` command: demo, train, serve, up, down, status, release."""
 
 import os
 import sys
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from housing_assets import release_cli
 from housing_assets.settings import Settings
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,
 )
+app.add_typer(release_cli.app)
 console = Console()
 
 SnapshotOption = Annotated[

@@ -3,6 +3,7 @@
 import dagster as dg
 from dagster_gcp import GCSResource
 
+from housing_assets.deployment.resource import DeploymentResource
 from housing_assets.io_managers import HousingIOManager
 from housing_assets.registry import RegistryResource
 from housing_assets.resources import SourceResource, StorageResource
@@ -25,6 +26,16 @@ def build_resources(settings: Settings) -> dict[str, object]:
             wandb_entity=settings.wandb_entity,
             wandb_online=settings.wandb_api_key is not None,
             wandb_folder=str((settings.home / "wandb").resolve()),
+        ),
+        "deployment": DeploymentResource(
+            storage=storage,
+            api_urls=list(settings.fleet_urls),
+            # By name: the UI shows what a resource was given.
+            api_keys=dg.EnvVar("HOUSING_API_KEYS") if settings.api_keys else None,
+            canary_percent=settings.canary_percent,
+            canary_seconds=settings.canary_seconds,
+            canary_min_requests=settings.canary_min_requests,
+            canary_promote_when_quiet=settings.canary_promote_when_quiet,
         ),
         "registry": RegistryResource(
             tracking_uri=settings.tracking_uri, model_name=settings.mlflow_model_name

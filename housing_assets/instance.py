@@ -22,7 +22,8 @@ def instance_config(settings: Settings) -> dict[str, Any]:
             "runs": {
                 "max_concurrent_runs": MAX_CONCURRENT_RUNS,
                 "tag_concurrency_limits": [
-                    {"key": "dagster/backfill", "limit": MAX_CONCURRENT_BACKFILL_RUNS}
+                    {"key": "dagster/backfill", "limit": MAX_CONCURRENT_BACKFILL_RUNS},
+                    {"key": "housing/kind", "value": "deployment", "limit": 1},
                 ],
             }
         },

@@ -34,6 +34,11 @@ def is_placeholder(value: str) -> bool:
     return not text or text in PLACEHOLDERS or text.startswith(("your-", "your_", "<"))
 
 
+def first_key(keys: str | None) -> str | None:
+    """The first of some keys that are separated by commas."""
+    return next((key.strip() for key in (keys or "").split(",") if key.strip()), None)
+
+
 class Settings(BaseSettings):
     """Values of one deployment.
 
@@ -57,6 +62,14 @@ class Settings(BaseSettings):
     wandb_api_key: SecretStr | None = Field(None, validation_alias="WANDB_API_KEY")
     wandb_project: str = Field("housing-mlops-gcp", validation_alias="WANDB_PROJECT")
     wandb_entity: str | None = Field(None, validation_alias="WANDB_ENTITY")
+    # Addresses of the API processes, separated by commas; the one of `make up` when not set.
+    api_urls: str | None = Field(None, validation_alias="HOUSING_API_URLS")
+    api_keys: SecretStr | None = Field(None, validation_alias="HOUSING_API_KEYS")
+    # What a new version must show before it answers everything: share of the requests, seconds, requests.
+    canary_percent: float = Field(10.0, gt=0, lt=100, validation_alias="HOUSING_CANARY_PERCENT")
+    canary_seconds: float = Field(10.0, gt=0, validation_alias="HOUSING_CANARY_SECONDS")
+    canary_min_requests: int = Field(50, ge=1, validation_alias="HOUSING_CANARY_MIN_REQUESTS")
+    canary_promote_when_quiet: bool = Field(True, validation_alias="HOUSING_CANARY_PROMOTE_WHEN_QUIET")
     executor: Executor = Field(Executor.IN_PROCESS, validation_alias="HOUSING_EXECUTOR")
     port: int = Field(8080, ge=1, le=65535, validation_alias="PORT")
     dagster_port: int = Field(3000, ge=1, le=65535, validation_alias="DAGSTER_PORT")
@@ -107,6 +120,17 @@ class Settings(BaseSettings):
         if self.deployment is Deployment.GCP:
             return f"gs://{self.gcs_bucket_name}"
         return str((self.home / "storage").resolve())
+
+    @property
+    def fleet_urls(self) -> tuple[str, ...]:
+        """Where the API processes answer."""
+        listed = self.api_urls or f"http://127.0.0.1:{self.port}"
+        return tuple(part.strip().rstrip("/") for part in listed.split(",") if part.strip())
+
+    @property
+    def api_key(self) -> str | None:
+        """One of the keys that the API accepts."""
+        return first_key(self.api_keys.get_secret_value() if self.api_keys else None)
 
     @property
     def tracking_uri(self) -> str:

@@ -35,6 +35,8 @@ from housing_serving.features import (
     FloatArray,
 )
 from housing_serving.model_slot import SourceState, SourceStatus
+from housing_serving.prediction import Priced
+from housing_serving.releases import Track
 from housing_serving.sources import LoadedModel
 
 # How the gauges of several processes become one.
@@ -151,6 +153,7 @@ class Metrics:
             ProcessCollector(registry=self._registry)
         self._define_request_metrics()
         self._define_model_metrics()
+        self._define_release_metrics()
         self._define_answer_metrics()
         self._define_log_metrics()
 
@@ -201,6 +204,36 @@ class Metrics:
             # Zero would be an age of half a century. Several processes show nothing until it is set.
             self._model_created.set(float("nan"))
             self._model_loaded.set(float("nan"))
+
+    def _define_release_metrics(self) -> None:
+        self._serving = self._gauge(
+            "models_serving", "Processes by the versions they serve.", "livesum", ("track", "model_version")
+        )
+        self._unloadable = self._gauge(
+            "release_unloadable_models",
+            "Processes that cannot load a version the release record names.",
+            "livesum",
+            ("model_version",),
+        )
+        self._track_requests = self._counter(
+            "release_requests",
+            "Requests while there is a canary, by who was to answer and whether it did.",
+            ("track", "model_version", "outcome"),
+        )
+        self._track_latency = self._histogram(
+            "release_request_duration_seconds",
+            "Time to price a request while there is a canary, by who was to do it.",
+            LATENCY_BOUNDS,
+            ("track", "model_version"),
+        )
+        self._track_prices = self._histogram(
+            "release_price_dollars",
+            "Predicted prices while there is a canary, by who predicted them.",
+            PRICE_BOUNDS,
+            ("track", "model_version"),
+        )
+        self._served: dict[Track, str] = {}
+        self._not_loaded: set[str] = set()
 
     def _define_answer_metrics(self) -> None:
         self._predictions = self._counter("predictions", "Priced instances.", ("model_version",))
@@ -288,8 +321,46 @@ class Metrics:
         current.set(1)
         self._current_model = current
         self._models_loaded.set(1)
+        self._serves("stable", model)
         self._model_created.set(manifest.created_at.timestamp())
         self._model_loaded.set(time.time())
+
+    def release_changed(self, stable: LoadedModel, canary: LoadedModel | None) -> None:
+        """From now on these versions answer."""
+        self._serves("stable", stable)
+        self._serves("canary", canary)
+
+    def release_failed(self, versions: Iterable[int]) -> None:
+        """These versions, and no others, are to be served and cannot be loaded."""
+        failed = {str(version) for version in versions}
+        for version in failed ^ self._not_loaded:
+            self._unloadable.labels(version).set(version in failed)
+        self._not_loaded = failed
+
+    def tracked(self, track: Track, priced: Priced, seconds: float) -> None:
+        """A request was priced, while there is a canary."""
+        labels = track, str(priced.model.bundle.manifest.model_version)
+        self._track_requests.labels(*labels, "ok").inc()
+        self._track_latency.labels(*labels).observe(seconds)
+        self._track_prices.labels(*labels).observe_many(priced.predictions.price)
+
+    def track_failed(self, track: Track, model: LoadedModel, seconds: float) -> None:
+        """A request could not be priced by whom it should have been, while there is a canary."""
+        labels = track, str(model.bundle.manifest.model_version)
+        self._track_requests.labels(*labels, "error").inc()
+        self._track_latency.labels(*labels).observe(seconds)
+
+    def _serves(self, track: Track, model: LoadedModel | None) -> None:
+        version = str(model.bundle.manifest.model_version) if model else None
+        before = self._served.get(track)
+        if before == version:
+            return
+        if before is not None:
+            self._serving.labels(track, before).set(0)
+            del self._served[track]
+        if version is not None:
+            self._serving.labels(track, version).set(1)
+            self._served[track] = version
 
     def sources_changed(self, sources: Sequence[SourceStatus]) -> None:
         """The model sources are in these states; of several processes the last one to say so counts."""

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, TypeVar
+from typing import Literal
 
 import pybreaker
 
+from housing_serving.daemon_thread import in_daemon_thread
 from housing_serving.memory import return_free_memory
 from housing_serving.settings import ServingSettings
 from housing_serving.sources import (
@@ -29,7 +30,6 @@ from housing_serving.sources import (
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 SourceState = Literal["serving", "ready", "empty", "unavailable", "open", "unasked"]
 
 # How long a source may keep the next one waiting.
@@ -39,6 +39,8 @@ FAILURES_BEFORE_REST = 3
 REST_INTERVALS = 6
 # After its own time limit, a look is given up from outside: name servers and disks know no deadline.
 GIVE_UP_SECONDS = 1.0
+# In the place of a source's position: the release record says what serves.
+RELEASED = -1
 UNFORESEEN = "failed in a way that was not foreseen: see the log of the service"
 
 
@@ -56,14 +58,27 @@ class SourceStatus:
     checked_at: datetime | None
 
 
+@dataclass(frozen=True)
+class CanaryModel:
+    """A version that answers some of the requests."""
+
+    model: LoadedModel
+    # 0 to 100.
+    percent: float
+
+
 class ModelSlot:
-    """Holds the loaded model and looks for a better one until it comes from the first source."""
+    """Holds the loaded model and looks for a better one until it comes from the first source.
+
+    Once a release record says what is to serve, sources are not asked any more.
+    """
 
     def __init__(
         self, settings: ServingSettings, on_change: Callable[[LoadedModel], None] = lambda _: None
     ) -> None:
         self.retry_seconds = settings.housing_model_poll_seconds
         self.model: LoadedModel | None = None
+        self.canary: CanaryModel | None = None
         # Set once a model is loaded or every source has been asked, whichever comes first.
         self.looked = asyncio.Event()
         self._on_change = on_change
@@ -78,12 +93,25 @@ class ModelSlot:
             SourceStatus(
                 asked.source.name,
                 asked.source.target,
-                "serving" if position == self._serving else asked.state,
+                "serving" if self._comes_from(position) else asked.state,
                 asked.detail,
                 asked.checked_at,
             )
             for position, asked in enumerate(self._asked)
         ]
+
+    @property
+    def serves_first_choice(self) -> bool:
+        """Whether the model is the one a release record or the first source names."""
+        return self._serving in {RELEASED, 0}
+
+    def serve(self, stable: LoadedModel, canary: CanaryModel | None) -> None:
+        """Serve what a release record says: both versions at once, so that no request sees half of it."""
+        changed = stable is not self.model
+        self._serving = RELEASED
+        self.model, self.canary = stable, canary
+        if changed:
+            self._announce(stable)
 
     async def fill(self) -> None:
         """Look for a model until the one of the first source serves."""
@@ -118,6 +146,14 @@ class ModelSlot:
         self.model = model
         self._serving = position
         self.looked.set()
+        self._announce(model)
+
+    def _comes_from(self, position: int) -> bool:
+        if self._serving == RELEASED and self.model is not None:
+            return self.model.source == self._asked[position].source.name
+        return position == self._serving
+
+    def _announce(self, model: LoadedModel) -> None:
         version = model.bundle.manifest.model_version
         logger.info(
             "model loaded", extra={"model_version": version, "source": model.source, "uri": model.uri}
@@ -178,7 +214,7 @@ class _AskedSource:
         if self._thread is not None and self._thread.is_alive():
             # Given up and still stuck: a second one would only get stuck beside it.
             raise ModelUnavailable(self.source.too_slow)
-        self._thread, fetching = _in_daemon_thread(self.source.fetch)
+        self._thread, fetching = in_daemon_thread(self.source.fetch)
         try:
             async with asyncio.timeout(self.source.seconds + GIVE_UP_SECONDS):
                 return await fetching
@@ -191,31 +227,3 @@ class _AskedSource:
             logger.warning("no model", extra={"source": self.source.name, "state": state, "reason": detail})
         self._state, self.detail = state, detail
         self.checked_at = datetime.now(UTC)
-
-
-def _in_daemon_thread(call: Callable[[], T]) -> tuple[threading.Thread, asyncio.Future[T]]:
-    """Run a call that may hang where it keeps neither the event loop nor the end of the process waiting."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: Exception | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        # A loop that was closed meanwhile has nobody who waits for the outcome.
-        with suppress(RuntimeError):
-            try:
-                result = call()
-            except Exception as error:
-                loop.call_soon_threadsafe(settle, None, error)
-            else:
-                loop.call_soon_threadsafe(settle, result, None)
-
-    thread = threading.Thread(target=run, name="model source", daemon=True)
-    thread.start()
-    return thread, future

@@ -1,6 +1,5 @@
 """The HTTP routes: check, call the bundle, answer."""
 
-import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from http import HTTPStatus
@@ -14,7 +13,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from housing_serving.batching import imputes_slowly
 from housing_serving.errors import (
     REQUEST_ID,
     Ending,
@@ -24,7 +22,6 @@ from housing_serving.errors import (
     answer_to,
 )
 from housing_serving.middleware import STARTED
-from housing_serving.prediction import Priced, parse, price, response_body
 from housing_serving.prediction_log import Answer
 from housing_serving.request_body import read_json_body
 from housing_serving.schemas import (
@@ -36,16 +33,12 @@ from housing_serving.schemas import (
     PredictionRequest,
     PredictionResponse,
     Readiness,
+    ReleaseHealth,
     ServiceInfo,
     SourceHealth,
 )
 from housing_serving.service import Service
 from housing_serving.sources import LoadedModel
-
-# A larger body (some 200 instances) would hold up other requests for milliseconds: it is priced in a thread.
-INLINE_BYTES = 48_000
-# Searching the training rows for neighbours costs a millisecond per row without bedrooms.
-INLINE_BYTES_WITH_NEIGHBOURS = 1_500
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -56,6 +49,16 @@ ANSWER_HEADERS = {
         "description": "The id of this request in the service's log.",
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
     }
+}
+# Only while there is a canary.
+TRACK_HEADER = "X-Model-Track"
+PREDICTION_HEADERS = {
+    **ANSWER_HEADERS,
+    TRACK_HEADER: {
+        "description": "Whether the stable version answered, or one that is tried out; only there during "
+        "such a trial.",
+        "schema": {"type": "string", "enum": ["stable", "canary"]},
+    },
 }
 OK: Responses = {int(HTTPStatus.OK): {"headers": ANSWER_HEADERS}}
 
@@ -76,6 +79,7 @@ REFUSED = _errors(
 )
 
 
+RELEASE_TROUBLE = frozenset({"incomplete", "unreadable"})
 PREDICT = "/api/v1/predict"
 
 
@@ -139,7 +143,7 @@ async def documented_request(
     tags=["prediction"],
     summary="Price block groups",
     response_model=PredictionResponse,
-    responses=NO_MODEL | REFUSED,
+    responses=NO_MODEL | REFUSED | {int(HTTPStatus.OK): {"headers": PREDICTION_HEADERS}},
     # For the documentation; a direct route solves no dependencies.
     dependencies=[Depends(documented_request)],
 )
@@ -149,18 +153,13 @@ async def predict(request: Request) -> Response:
     A value outside what the model was trained on is answered with a warning; an impossible one is refused.
     """
     service: Service = request.app.state.service
-    model = service.slot.model
-    if model is None:
+    if service.slot.model is None:
         raise _not_ready(service)
     body = await read_json_body(request)
-    if len(body) <= _inline_bytes(model):
-        priced = await service.batcher.price(parse(body).instances)
-        answer = response_body(priced)
-    else:
-        service.memory_was_used = True
-        loop = asyncio.get_running_loop()
-        priced, answer = await loop.run_in_executor(service.threads, _price_large, body, model)
-    manifest, scope = priced.model.bundle.manifest, request.scope
+    scope = request.scope
+    answered = await service.pricing.answer(body, scope[REQUEST_ID])
+    priced = answered.priced
+    manifest = priced.model.bundle.manifest
     version = str(manifest.model_version)
     service.metrics.predicted(version, len(priced.predictions.price))
     service.log.record(
@@ -174,7 +173,8 @@ async def predict(request: Request) -> Response:
             predictions=priced.predictions,
         )
     )
-    return Response(answer, media_type="application/json")
+    track = None if answered.track is None else {TRACK_HEADER: answered.track}
+    return Response(answered.body, media_type="application/json", headers=track)
 
 
 async def answer_directly(scope: Scope, receive: Receive, send: Send) -> None:
@@ -187,15 +187,6 @@ async def answer_directly(scope: Scope, receive: Receive, send: Send) -> None:
     except (HTTPException, RequestValidationError) as error:
         response = answer_to(error, scope)
     await response(scope, receive, send)
-
-
-def _price_large(body: bytes, model: LoadedModel) -> tuple[Priced, bytes]:
-    priced = price(parse(body).instances, model)
-    return priced, response_body(priced)
-
-
-def _inline_bytes(model: LoadedModel) -> int:
-    return INLINE_BYTES_WITH_NEIGHBOURS if imputes_slowly(model) else INLINE_BYTES
 
 
 @router.get("/api/v1/model/info", tags=["model"], summary="The model that answers", responses=NO_MODEL)
@@ -242,7 +233,7 @@ async def ready(model: LoadedModelOf, service: ServiceOf) -> Readiness:
 
 @router.get("/health/deep", tags=["health"], summary="Every dependency", responses=NO_MODEL)
 async def deep(service: ServiceOf) -> DeepHealth:
-    """Each model source and the prediction log; `degraded` when something is wrong that prices survive.
+    """Each model source, the release record and the prediction log; `degraded` for what prices survive.
 
     503 without a model, with the reason of each source among the details.
     """
@@ -250,12 +241,13 @@ async def deep(service: ServiceOf) -> DeepHealth:
     if model is None:
         reasons = [f"{status.state}: {status.detail or status.target}" for status in statuses]
         raise _not_ready(service, reasons)
-    log = service.log.status()
-    first_choice = bool(statuses) and statuses[0].state == "serving"
+    log, release = service.log.status(), service.release.status
+    well = service.slot.serves_first_choice and log.healthy and release.state not in RELEASE_TROUBLE
     return DeepHealth(
-        status="healthy" if first_choice and log.healthy else "degraded",
+        status="healthy" if well else "degraded",
         model_version=str(model.bundle.manifest.model_version),
         sources=[SourceHealth.model_validate(status, from_attributes=True) for status in statuses],
+        release=ReleaseHealth.model_validate(release, from_attributes=True),
         prediction_log=PredictionLogHealth.model_validate(log, from_attributes=True),
     )
 

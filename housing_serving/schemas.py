@@ -186,6 +186,23 @@ class SourceHealth(BaseModel):
     checked_at: datetime | None = Field(examples=["2025-01-05T02:00:00Z"])
 
 
+class ReleaseHealth(BaseModel):
+    """How this process stands to the release record of its storage root."""
+
+    state: str = Field(
+        description="off (one bundle is pinned by the settings), unasked, none (nothing was released yet), "
+        "followed, incomplete (a version it names cannot be loaded) or unreadable.",
+        examples=["followed"],
+    )
+    stable_version: int | None = Field(description="As the record says.", examples=[2])
+    canary_version: int | None = Field(
+        description="The version that is being tried out, if one is.", examples=[3]
+    )
+    canary_percent: float = Field(description="Its share of the requests.", examples=[10.0])
+    detail: str | None = Field(description="What is wrong, and what to do.", examples=[None])
+    checked_at: datetime | None = Field(examples=["2025-01-05T02:00:00Z"])
+
+
 class PredictionLogHealth(BaseModel):
     """The writer of the prediction log."""
 
@@ -202,6 +219,7 @@ class DeepHealth(BaseModel):
     status: str = Field(examples=["healthy"])
     model_version: str = Field(examples=["1"])
     sources: list[SourceHealth]
+    release: ReleaseHealth
     prediction_log: PredictionLogHealth
 
 

@@ -6,22 +6,21 @@ import gc
 import signal
 import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Self
 
-from housing_serving.batching import Batcher
 from housing_serving.log_format import RequestLines
 from housing_serving.memory import return_free_memory
 from housing_serving.metrics import Metrics
 from housing_serving.model_slot import ModelSlot
 from housing_serving.prediction_log import PredictionLog
+from housing_serving.pricing import Pricing
+from housing_serving.release_follower import ReleaseFollower
 from housing_serving.settings import ServingSettings
 
 # A local model is there at once; a slow source must not keep the service from listening.
 FIRST_LOOK_SECONDS = 3.0
 LOG_FLUSH_SECONDS = 5.0
-BATCHES_AT_ONCE = 2
 TIDY_SECONDS = 10.0
 
 
@@ -32,23 +31,21 @@ class Service:
         self.metrics = Metrics()
         # True from SIGTERM on: not ready any more, and every answer closes its connection.
         self.draining = False
-        # Large batches take tens of megabytes, which would stay with the process.
-        self.memory_was_used = False
         self._drain_seconds = settings.housing_drain_seconds
         self.slot = ModelSlot(settings, self.metrics.model_changed)
-        # More at a time would not be faster, and each thread keeps memory of its own.
-        self.threads = ThreadPoolExecutor(BATCHES_AT_ONCE, thread_name_prefix="batches")
-        self.batcher = Batcher(self.slot, self.threads)
+        self.release = ReleaseFollower(settings, self.slot, self.metrics)
+        self.pricing = Pricing(self.slot, self.metrics)
         self.log = PredictionLog(settings, self.metrics)
         self.request_lines = RequestLines()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        """Look for a model and write the log until the end; what is buffered is written then."""
+        """Look for a model, follow the release and write the log; at the end, write what is buffered."""
         self._drain_before_the_end()
         self.log.start()
         filling = asyncio.create_task(self.slot.fill())
         tidying = asyncio.create_task(self._tidy_up())
+        following = asyncio.create_task(self.release.follow())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOOK_SECONDS):
                 await self.slot.looked.wait()
@@ -58,20 +55,20 @@ class Service:
         try:
             yield self
         finally:
-            for task in (filling, tidying):
+            for task in (filling, tidying, following):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
             await asyncio.to_thread(self.log.close, LOG_FLUSH_SECONDS)
-            self.threads.shutdown()
+            self.pricing.close()
             self.metrics.close()
             self.request_lines.flush()
 
     async def _tidy_up(self) -> None:
         while True:
             await asyncio.sleep(TIDY_SECONDS)
-            if self.memory_was_used:
-                self.memory_was_used = False
+            if self.pricing.memory_was_used:
+                self.pricing.memory_was_used = False
                 await asyncio.to_thread(return_free_memory)
 
     def _drain_before_the_end(self) -> None:

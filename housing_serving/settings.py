@@ -63,6 +63,9 @@ class ServingSettings(BaseSettings):
     # How often a service without the model of its first source looks again.
     housing_model_poll_seconds: float = Field(5.0, gt=0)
 
+    # How often the release record is looked at, at the longest.
+    housing_release_poll_seconds: float = Field(1.0, gt=0)
+
     # Callers. Lists are separated by commas; empty means that the protection is off.
     housing_api_keys: SecretStr | None = None
     # As "100/minute" or "10/second;1000/hour", per caller and process.

@@ -4,7 +4,6 @@ Reads only. A source that names a version which cannot be loaded has failed: it 
 in its stead, and the next source is a matter of the caller.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from housing_serving.bundle import (
 )
 from housing_serving.deadline import Deadline
 from housing_serving.features import CATEGORICAL_FEATURE, NULLABLE_FEATURE
+from housing_serving.releases import RELEASE_RECORD, ReleaseRecord, ReleaseUnreadable
 from housing_serving.settings import ServingSettings
 from housing_serving.storage_readers import (
     BucketReader,
@@ -39,10 +39,11 @@ __all__ = [
     "ModelSource",
     "ModelUnavailable",
     "NotRegistered",
+    "StorageRoot",
     "configured_sources",
+    "read_release",
+    "version_source",
 ]
-
-RELEASE_RECORD = "releases/housing-price-api.json"
 
 
 @dataclass(frozen=True)
@@ -187,26 +188,63 @@ def _local_source(settings: ServingSettings, seconds: float) -> ModelSource:
     return ModelSource("local", str(storage.root), seconds, lambda _: _in_storage_root(storage, name))
 
 
-def _in_storage_root(reader: ObjectReader, model_name: str) -> ModelLocation:
-    """The released version or, without a release, the newest complete one."""
-    versions = f"models/{model_name}/"
-    version = _released_version(reader)
-    if version is None:
-        version = _newest_version(reader, versions)
-    return ModelLocation(reader, f"{versions}{version}/", (model_name, version))
+def version_source(root: "StorageRoot", model_name: str, version: int, seconds: float) -> ModelSource:
+    """One version in a storage root, and nothing else."""
+    prefix = f"models/{model_name}/{version}/"
+
+    def locate(deadline: Deadline) -> ModelLocation:
+        return ModelLocation(root.reader(deadline), prefix, (model_name, version))
+
+    return ModelSource(root.name, f"{root.uri}/{prefix}".rstrip("/"), seconds, locate)
 
 
-def _released_version(reader: ObjectReader) -> int | None:
+@dataclass(frozen=True)
+class StorageRoot:
+    """The storage that holds a release record and the versions it names."""
+
+    # Of the source that it is.
+    name: str
+    uri: str
+    reader: Callable[[Deadline], ObjectReader]
+
+    @classmethod
+    def configured(cls, settings: ServingSettings) -> "StorageRoot | None":
+        """That of the settings; None where they pin one bundle, whatever is released."""
+        if settings.gcs_model_path or settings.local_model_path is not None:
+            return None
+        if settings.housing_deployment == "gcp":
+            bucket = str(settings.gcs_bucket_name)
+            return cls(
+                "gcs",
+                f"gs://{bucket}",
+                lambda deadline: BucketReader(bucket, settings.gcp_project_id, deadline),
+            )
+        folder = FolderReader((settings.housing_home / "storage").resolve())
+        return cls("local", str(folder.root), lambda _: folder)
+
+
+def read_release(reader: ObjectReader) -> ReleaseRecord | None:
+    """The release record of a storage root; None before the first release.
+
+    Raises:
+        ModelUnavailable: it cannot be read, or is none.
+    """
     try:
         data = reader.read(RELEASE_RECORD)
     except ObjectMissing:
         return None
     try:
-        return int(json.loads(data)["stable_version"])
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise ModelUnavailable(
-            f"{reader.uri(RELEASE_RECORD)} states no stable_version: release a version again"
-        ) from error
+        return ReleaseRecord.parse(data, reader.uri(RELEASE_RECORD))
+    except ReleaseUnreadable as error:
+        raise ModelUnavailable(str(error)) from error
+
+
+def _in_storage_root(reader: ObjectReader, model_name: str) -> ModelLocation:
+    """The released version or, without a release, the newest complete one."""
+    versions = f"models/{model_name}/"
+    release = read_release(reader)
+    version = release.stable_version if release else _newest_version(reader, versions)
+    return ModelLocation(reader, f"{versions}{version}/", (model_name, version))
 
 
 def _newest_version(reader: ObjectReader, versions: str) -> int:

@@ -149,14 +149,18 @@ class DeploymentTarget(Protocol):
             TargetUnavailable: there are none to be had.
         """
 
-    def promote(self, version: int, *, stable: int | None, change: Change) -> None:
-        """Let a version answer everything; the one before becomes `previous`."""
+    def promote(self, version: int, *, stable: int | None, owner: str | None, change: Change) -> None:
+        """Let a version answer everything; the one before becomes `previous`.
+
+        With a stable version and an owner, only the owner's own canary is promoted: somebody may have ended
+        its trial meanwhile. Without an owner a version is promoted as it is, when none is being tried out.
+        """
 
     def abort_canary(self, version: int, *, change: Change) -> None:
         """Take the canary's requests away; nothing happens when it is gone already."""
 
     def roll_back(self, *, stable: int, change: Change) -> int:
-        """Let the version before serve again; returns it.
+        """Let the version before, which is the change's, serve again; returns it.
 
         Raises:
             DeploymentError: there is none.
@@ -164,3 +168,16 @@ class DeploymentTarget(Protocol):
 
     def history(self) -> tuple[Change, ...]:
         """What was changed, the latest last."""
+
+
+def named(version: int | None) -> str:
+    """A version as a sentence names it."""
+    return "no version" if version is None else f"version {version}"
+
+
+def trial_goes_on(version: int, owner: str | None) -> DeploymentConflict:
+    """What to say to whoever comes while a version is being tried out."""
+    return DeploymentConflict(
+        f"version {version} is being tried out by {owner}: wait until that has ended, or end it with "
+        "`housing release rollback`"
+    )

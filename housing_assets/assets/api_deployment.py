@@ -1,0 +1,135 @@
+"""`api_deployment`: the service as it runs now, after a version was tried out and promoted, or was not."""
+
+import dagster as dg
+import pandas as pd
+from pydantic import Field
+
+from housing_assets.deployment.aliases import align_aliases
+from housing_assets.deployment.preflight import judged_against, verified_bundle, version_tags
+from housing_assets.deployment.resource import DeploymentResource
+from housing_assets.deployment.rollout import Rollout, serving_text
+from housing_assets.deployment.smoke import smoke
+from housing_assets.deployment.target import DeploymentError, TargetStatus
+from housing_assets.metadata import markdown_table
+from housing_assets.registry import STAGING, ModelRegistry, RegistryResource
+from housing_assets.resources import StorageResource
+from housing_assets.snapshot_asset import CODE_VERSION, OWNERS, TRANSIENT_RETRIES
+from housing_serving.releases import Change
+
+
+class ApiDeploymentConfig(dg.Config):
+    """Which version to deploy."""
+
+    model_version: int | None = Field(
+        default=None, description="Version of the registered model; the one behind `staging` when left out."
+    )
+
+
+@dg.asset(
+    deps=["registered_model"],
+    group_name="serving",
+    kinds={"fastapi"},
+    owners=OWNERS,
+    code_version=CODE_VERSION,
+    retry_policy=TRANSIENT_RETRIES,
+)
+def api_deployment(
+    context: dg.AssetExecutionContext,
+    config: ApiDeploymentConfig,
+    deployment: DeploymentResource,
+    registry: RegistryResource,
+    storage: StorageResource,
+) -> dg.MaterializeResult[None]:
+    """The prediction service as it runs now: which version answers, where, and how it came to that.
+
+    A version that has won the promotion gate is checked, tried out on some of the requests next to the one
+    that serves, and then promoted or taken back. One that is taken back fails this step, with the reason.
+    """
+    models, target = registry.registry(), deployment.target()
+    try:
+        version = config.model_version or newest_candidate(models)
+        tags = version_tags(models, version)
+        champion = judged_against(tags, version)
+        verified_bundle(storage.store(), models.name, version, tags.get("bundle_sha256"))
+        owner = context.run.root_run_id or context.run.run_id
+        by = f"Dagster run {context.run.run_id}"
+        rollout = Rollout(target, version, champion, owner, by, deployment.rules, context.log.info)
+        status = rollout.run()
+        for changed in align_aliases(models, status.stable, status.previous):
+            context.log.info(changed)
+    except DeploymentError as error:
+        raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
+    return dg.MaterializeResult(metadata=deployment_metadata(target.name, status, target.history()))
+
+
+def newest_candidate(models: ModelRegistry) -> int:
+    """The version behind `staging`.
+
+    Raises:
+        DeploymentError: none was registered yet.
+    """
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415  (seconds to import)
+
+    try:
+        return int(models.client.get_model_version_by_alias(models.name, STAGING).version)
+    except MlflowException as error:
+        raise DeploymentError(
+            f"no version of {models.name} is in {STAGING}: materialize registered_model"
+        ) from error
+
+
+def deployment_metadata(
+    target: str, status: TargetStatus, history: tuple[Change, ...]
+) -> dict[str, dg.MetadataValue | str | float | int]:
+    """What the asset's page shows."""
+    metadata: dict[str, dg.MetadataValue | str | float | int] = {
+        "target": target,
+        "model_version": status.stable or 0,
+        "previous_version": status.previous or "none",
+        "serving": serving_text(status),
+        "history": markdown_table(history_frame(history)),
+    }
+    if status.url:
+        metadata["url"] = dg.MetadataValue.url(f"{status.url}/docs")
+    if status.problems:
+        metadata["problems"] = dg.MetadataValue.md("\n".join(f"- {problem}" for problem in status.problems))
+    return metadata
+
+
+def history_frame(history: tuple[Change, ...]) -> pd.DataFrame:
+    """The release's history as a table, the latest first."""
+    rows = [
+        {
+            "at": f"{entry.at:%Y-%m-%d %H:%M:%S} UTC",
+            "what": entry.action,
+            "version": entry.version,
+            "by": entry.by,
+            "why": entry.reason,
+        }
+        for entry in reversed(history)
+    ]
+    return pd.DataFrame(rows, columns=["at", "what", "version", "by", "why"])
+
+
+@dg.asset_check(
+    asset=api_deployment,
+    blocking=True,
+    description="The service answers an example with the released version and its bundle's price.",
+)
+def service_answers_as_its_bundle(
+    deployment: DeploymentResource, registry: RegistryResource, storage: StorageResource
+) -> dg.AssetCheckResult:
+    """Ask every configured address for one price; where nobody answers, that is a warning."""
+    status = deployment.target().status()
+    if status.stable is None:
+        return dg.AssetCheckResult(passed=False, description="nothing was released yet")
+    bundle = verified_bundle(storage.store(), registry.registry().name, status.stable, None)
+    urls = [status.url] if status.url else []
+    results = [smoke(url, bundle, deployment.api_key) for url in urls]
+    wrong = [result for result in results if not result.passed]
+    unreachable = all(not result.reached for result in wrong)
+    return dg.AssetCheckResult(
+        passed=not wrong,
+        severity=dg.AssetCheckSeverity.WARN if unreachable else dg.AssetCheckSeverity.ERROR,
+        description="; ".join(result.text for result in wrong or results) or "no address is configured",
+    )

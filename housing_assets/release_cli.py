@@ -1,0 +1,173 @@
+"""`housing release`: what serves, how it came to that, and how to change it."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from housing_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from housing_assets.deployment.target import DeploymentTarget, TargetStatus
+
+app = typer.Typer(
+    name="release",
+    help="What serves, how it came to that, and how to change it.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+console = Console()
+
+FOLLOW_SECONDS = 10.0
+LOOK_SECONDS = 0.25
+
+ReasonOption = Annotated[str, typer.Option(help="Why; it is kept in the history.")]
+
+
+@app.command()
+def status() -> None:
+    """Show the released versions and what each process serves; exit 1 when they differ."""
+    found = _target(_settings()).status()
+    _show(found)
+    if found.problems or set(found.serving) - {found.stable}:
+        raise typer.Exit(1)
+
+
+@app.command()
+def history(
+    limit: Annotated[int, typer.Option(min=1, help="How many changes to show, the latest first.")] = 20,
+) -> None:
+    """Show who changed the release, when, and why."""
+    changes = _target(_settings()).history()
+    if not changes:
+        console.print("nothing was released yet")
+        return
+    table = Table("when (UTC)", "what", "version", "by", "why")
+    for entry in list(reversed(changes))[:limit]:
+        table.add_row(
+            f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.action, str(entry.version), entry.by, entry.reason
+        )
+    console.print(table)
+
+
+@app.command()
+def promote(
+    version: Annotated[int, typer.Argument(min=1, help="Version of the registered model.")],
+    reason: ReasonOption = "promoted on the command line",
+    force: Annotated[
+        bool, typer.Option("--force", help="Also a version that the promotion gate did not let pass.")
+    ] = False,
+) -> None:
+    """Let a version serve at once, without a trial next to the one that serves now."""
+    from housing_assets.deployment import release  # noqa: PLC0415  (seconds to import, like those below)
+    from housing_assets.deployment.preflight import (  # noqa: PLC0415
+        judged_against,
+        verified_bundle,
+        version_tags,
+    )
+    from housing_assets.deployment.target import DeploymentError  # noqa: PLC0415
+    from housing_assets.mlflow_runs import TrackingUnavailable  # noqa: PLC0415
+    from housing_assets.registry import RegistryResource  # noqa: PLC0415
+    from housing_assets.storage import open_store  # noqa: PLC0415
+
+    settings = _settings()
+    target = _target(settings)
+    try:
+        models = RegistryResource(
+            tracking_uri=settings.tracking_uri, model_name=settings.mlflow_model_name
+        ).registry()
+        tags = version_tags(models, version)
+        if not force:
+            judged_against(tags, version)
+        verified_bundle(open_store(settings.storage_root), models.name, version, tags.get("bundle_sha256"))
+        console.print(release.promote(target, version, release.this_person(), reason))
+    except (DeploymentError, TrackingUnavailable) as error:
+        _fail(str(error))
+    _follow(settings, target)
+
+
+@app.command()
+def rollback(reason: ReasonOption = "rolled back on the command line") -> None:
+    """End a trial or, when there is none, let the version before serve again."""
+    from housing_assets.deployment import release  # noqa: PLC0415
+    from housing_assets.deployment.target import DeploymentError  # noqa: PLC0415
+
+    settings = _settings()
+    target = _target(settings)
+    try:
+        console.print(release.roll_back(target, release.this_person(), reason))
+    except DeploymentError as error:
+        _fail(str(error))
+    _follow(settings, target)
+
+
+def _target(settings: Settings) -> "DeploymentTarget":
+    # Not by way of the resource: Dagster takes seconds to import, and a rollback is urgent.
+    from housing_assets.deployment.targets import open_target  # noqa: PLC0415
+    from housing_assets.storage import StorageError, open_store  # noqa: PLC0415
+
+    try:
+        return open_target(settings, open_store(settings.storage_root))
+    except StorageError as error:
+        _fail(str(error))
+        raise
+
+
+def _settings() -> Settings:
+    from housing_assets.cli import load_settings  # noqa: PLC0415  (it imports this module)
+
+    return load_settings()
+
+
+def _fail(message: str) -> None:
+    from housing_assets.cli import fail  # noqa: PLC0415
+
+    fail(message)
+
+
+def _follow(settings: Settings, target: "DeploymentTarget") -> None:
+    """Wait until every process serves what is released, let the registry say the same, and show both."""
+    deadline = time.monotonic() + FOLLOW_SECONDS
+    with console.status("waiting for the processes"):
+        found = target.status()
+        while set(found.serving) - {found.stable} and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+            found = target.status()
+    _show(found)
+    with console.status("telling the registry"):
+        for line in _aligned(settings, found):
+            console.print(f"registry: {line}")
+
+
+def _aligned(settings: Settings, found: "TargetStatus") -> list[str]:
+    from housing_assets.deployment.aliases import align_aliases  # noqa: PLC0415
+    from housing_assets.mlflow_runs import TrackingUnavailable  # noqa: PLC0415
+    from housing_assets.registry import RegistryResource  # noqa: PLC0415
+
+    try:
+        models = RegistryResource(
+            tracking_uri=settings.tracking_uri, model_name=settings.mlflow_model_name
+        ).registry()
+        return align_aliases(models, found.stable, found.previous)
+    except TrackingUnavailable as error:
+        return [f"not told ({error}); the sensor keep_release_in_step does it later"]
+
+
+def _show(found: "TargetStatus") -> None:
+    if found.stable is None:
+        console.print("nothing was released yet: materialize registered_model")
+    table = Table(show_header=False, box=None)
+    table.add_row("serves", "-" if found.stable is None else f"version {found.stable}")
+    if found.canary is not None:
+        table.add_row(
+            "tried out",
+            f"version {found.canary} on {found.canary_percent:g} % of the requests, by {found.canary_owner}",
+        )
+    table.add_row("rollback restores", "-" if found.previous is None else f"version {found.previous}")
+    for version, processes in sorted(found.serving.items()):
+        table.add_row("processes", f"{processes:g} serve version {version}")
+    for problem in found.problems:
+        table.add_row("[yellow]problem[/]", problem)
+    console.print(table)
