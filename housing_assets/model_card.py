@@ -4,8 +4,12 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from housing_assets.ml.promotion import Decision
 from housing_assets.ml.sweep import BestParams
 from housing_serving.features import TARGET
+
+# What databases behind MLflow keep of a description; some refuse a longer one.
+MAX_DESCRIPTION = 5_000
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class ModelCard:
         }
 
     def description(self, bundle_uri: str) -> str:
-        """The version's page in the registry."""
+        """What the version is, in Markdown."""
         settings = "\n".join(f"| `{k}` | {v} |" for k, v in sorted(self.best.hyperparameters.items()))
         metrics = "\n".join(
             f"| {name} | {value:,.4f} | {self.best.metrics[name]:,.4f} |"
@@ -73,6 +77,12 @@ class ModelCard:
             f"Bundle: `{bundle_uri}`\n\nTraining rows `{self.train_hash[:16]}`, commit `{self.commit[:12]}`, "
             f"Dagster run `{self.dagster_run_id}`\n"
         )
+
+    def page(self, bundle_uri: str, decision: Decision, report_uri: str) -> str:
+        """The description and the report on the promotion, of which only the outcome where space is short."""
+        description, report = self.description(bundle_uri), f"Report: `{report_uri}`\n"
+        whole = f"{description}\n{decision.to_markdown()}\n{report}"
+        return whole if len(whole) <= MAX_DESCRIPTION else f"{description}\n{decision.summary()}\n{report}"
 
 
 def git_commit() -> str:

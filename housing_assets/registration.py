@@ -1,4 +1,7 @@
-"""Registration of a candidate: MLflow version, bundle, alias, in an order that leaves nothing half-done."""
+"""Registration of a candidate: MLflow version, bundle, decision on its promotion, alias.
+
+In an order that leaves nothing half-done.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,14 +12,24 @@ from sklearn.pipeline import Pipeline
 
 from housing_assets.formats import TRUSTED_TYPES
 from housing_assets.ml.export import PARITY_TOLERANCE, bundle_files, check_parity
+from housing_assets.ml.promotion import Champion, Decision, PromotionRules, UnreadableChampion, decide
 from housing_assets.ml.training import Evaluation, Interval
 from housing_assets.model_card import ModelCard
 from housing_assets.registry import ModelRegistry
-from housing_assets.storage import ObjectStore, StoredObject
-from housing_serving.bundle import MANIFEST_FILE, Bundle
+from housing_assets.storage import (
+    ChecksumMismatch,
+    ObjectMissing,
+    ObjectStore,
+    StorageReadFailed,
+    StoredObject,
+)
+from housing_serving.bundle import MANIFEST_FILE, Bundle, BundleError
 from housing_serving.features import RAW_FEATURES
 
 EXAMPLE_ROWS = 5
+# Beside the bundle, which does not list them: readers take no notice.
+REPORT_JSON = "promotion.json"
+REPORT_MARKDOWN = "promotion.md"
 
 
 @dataclass(frozen=True)
@@ -33,11 +46,21 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Registered:
-    """A registered version: number, stored manifest, and the bundle's largest difference in dollars."""
+    """A registered version.
+
+    Attributes:
+        version: its number.
+        bundle: its stored manifest.
+        parity: largest difference in dollars between bundle and pipeline.
+        decision: whether it may replace the version in production.
+        report_uri: where the decision is stored.
+    """
 
     version: int
     bundle: StoredObject
     parity: float
+    decision: Decision
+    report_uri: str
 
 
 class ParityError(RuntimeError):
@@ -54,8 +77,9 @@ def register(
     registry: ModelRegistry,
     store: ObjectStore,
     is_active: Callable[[str], bool],
+    rules: PromotionRules,
 ) -> Registered:
-    """Log the pipeline, create the version, store its bundle, and only then let `staging` point to it.
+    """Log the pipeline, create the version, judge and store it, and only then let `staging` point to it.
 
     Raises:
         ParityError: the bundle and the pipeline disagree.
@@ -69,17 +93,56 @@ def register(
         refuse_taken_versions(registry, store, version)
         registry.claim_bundle(version)
         files = build_bundle(candidate, registry.name, version)
-        parity = refuse_disparity(files, candidate)
-        stored = store_bundle(files, store, registry.name, version)
-        tags = {**candidate.card.tags(), "bundle_uri": stored.uri, "bundle_sha256": stored.sha256}
-        registry.complete(version, candidate.card.description(stored.uri), tags)
+        bundle = Bundle.from_files(files, origin="the new bundle")
+        parity = refuse_disparity(bundle, candidate)
+        decision = decide(bundle, load_champion(registry, store), candidate.test, parity, rules)
+        stored = store_bundle({**decision_files(decision), **files}, store, registry.name, version)
+        report_uri = store.uri(f"{bundle_prefix(registry.name, version)}/{REPORT_JSON}")
+        registered = Registered(version, stored, parity, decision, report_uri)
+        complete(registered, candidate.card, registry)
     except VersionTaken:
         registry.discard(version)
         raise
     except BaseException as error:
         discard_after(error, registry, store, version)
         raise
-    return Registered(version, stored, parity)
+    return registered
+
+
+def load_champion(registry: ModelRegistry, store: ObjectStore) -> Champion:
+    """What is in production; storage that does not answer is an error, since it may answer a retry."""
+    version = registry.production()
+    if version is None:
+        return None
+    try:
+        bundle = load_bundle(store, registry.name, version)
+    except (BundleError, ObjectMissing, ChecksumMismatch, StorageReadFailed) as error:
+        return UnreadableChampion(version, str(error))
+    if (found := bundle.manifest.model_version) != version:
+        place = store.uri(bundle_prefix(registry.name, version))
+        return UnreadableChampion(version, f"{place} holds the bundle of version {found}")
+    return bundle
+
+
+def decision_files(decision: Decision) -> dict[str, bytes]:
+    """The decision's report, for programs and for people."""
+    return {
+        REPORT_JSON: decision.to_json().encode(),
+        REPORT_MARKDOWN: decision.to_markdown().encode(),
+    }
+
+
+def complete(registered: Registered, card: ModelCard, registry: ModelRegistry) -> None:
+    """Describe and tag the version, with the decision, and let `staging` point to it."""
+    decision, bundle = registered.decision, registered.bundle
+    tags = {
+        **card.tags(),
+        **decision.tags(),
+        "promotion_report_uri": registered.report_uri,
+        "bundle_uri": bundle.uri,
+        "bundle_sha256": bundle.sha256,
+    }
+    registry.complete(registered.version, card.page(bundle.uri, decision, registered.report_uri), tags)
 
 
 def refuse_taken_versions(registry: ModelRegistry, store: ObjectStore, version: int) -> None:
@@ -127,13 +190,12 @@ def build_bundle(candidate: Candidate, model_name: str, version: int) -> dict[st
     )
 
 
-def refuse_disparity(files: dict[str, bytes], candidate: Candidate) -> float:
+def refuse_disparity(bundle: Bundle, candidate: Candidate) -> float:
     """The largest difference in dollars between bundle and pipeline over training and test rows.
 
     Raises:
         ParityError: it is above the tolerance; the message names the worst row.
     """
-    bundle = Bundle.from_files(files, origin="the new bundle")
     rows = pd.concat([candidate.train, candidate.test], ignore_index=True)
     parity = check_parity(bundle, candidate.pipeline, rows)
     if parity.max_abs_difference > PARITY_TOLERANCE:

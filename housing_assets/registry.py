@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 STAGING = "staging"
+PRODUCTION = "production"
 STATE_TAG = "registration_state"
 INCOMPLETE = "incomplete"
 COMPLETE = "complete"
@@ -99,6 +100,12 @@ class ModelRegistry:
     def discard(self, version: int) -> None:
         """Delete a version whose registration failed."""
         self.client.delete_model_version(self.name, str(version))
+
+    def production(self) -> int | None:
+        """The version that `production` points to, if any."""
+        # Asked of the model: for an alias that is not set, servers differ in the error they answer.
+        aliases = self.client.get_registered_model(self.name).aliases
+        return int(aliases[PRODUCTION]) if PRODUCTION in aliases else None
 
     def numbers(self) -> set[int]:
         """Numbers of all versions, complete or not."""

@@ -14,6 +14,7 @@ import dagster as dg
 import pytest
 import requests
 
+from housing_assets.ml.promotion import Decision
 from housing_assets.mlflow_runs import mlflow_client
 from housing_assets.registration import load_bundle
 from housing_assets.storage import ObjectStore, open_store
@@ -41,6 +42,8 @@ LAYOUT = {
     f"models/{MODEL}/1/bundle.json",
     f"models/{MODEL}/1/imputer.onnx",
     f"models/{MODEL}/1/model.onnx",
+    f"models/{MODEL}/1/promotion.json",
+    f"models/{MODEL}/1/promotion.md",
 }
 STEPS = {
     "raw_housing",
@@ -132,6 +135,29 @@ def test_versions_carry_scores_lineage_and_the_staging_alias(trained: Path) -> N
     assert tags["bundle_uri"] == str(trained / "storage" / "models" / MODEL / "1" / "bundle.json")
     assert {"data_hash", "test_set_id", "git_commit", "sweep_id", "cv_wmape"} <= tags.keys()
     assert "## DecisionTree" in found[1].description
+
+
+def test_the_decision_on_promotion_is_told_by_asset_registry_mlflow_run_and_wandb(trained: Path) -> None:
+    found = versions(embedded(trained))[2]
+    reason = found.tags["promotion_reason"]
+    stored = Decision.from_json(Path(found.tags["promotion_report_uri"]).read_text())
+    assert (stored.candidate_version, stored.reason, stored.verdict) == (2, reason, found.tags["promotion"])
+    assert stored.test_rows == 4136
+    assert found.tags["promotion_champion"] == "none"
+    with dg.DagsterInstance.from_config(str(trained / "dagster")) as instance:
+        [record] = instance.fetch_materializations(dg.AssetKey("registered_model"), limit=1).records
+    metadata = record.asset_materialization.metadata
+    names = ("promotion", "promotion_reason", "promotion_champion", "promotion_report_uri")
+    assert {name: metadata[name].value for name in names} == {name: found.tags[name] for name in names}
+    assert metadata["promotion_report"].value == stored.to_markdown()
+    assert "promotion_checks" not in metadata
+    client = mlflow_client(embedded(trained))
+    assert client.get_run(found.run_id).data.params["promotion_reason"] == reason
+    listed = {file.path for file in client.list_artifacts(found.run_id)}
+    assert {"promotion.json", "promotion.md"} <= listed
+    content = b"".join(path.read_bytes() for path in (trained / "wandb" / "wandb").rglob("*.wandb"))
+    assert b"promotion_reason" in content
+    assert reason.encode() in content
 
 
 def test_mlflow_has_one_finished_parent_per_run_with_a_child_per_step(trained: Path) -> None:
@@ -268,8 +294,8 @@ def test_gcp_gives_the_same_layout_data_and_model_as_local(
     local, cloud = open_store(str(trained / "storage")), open_store(f"gs://{gcs_bucket}")
     assert objects(cloud) == LAYOUT
     for name in LAYOUT:
-        # skops writes object ids into its files, and a bundle names its moment.
-        if not name.endswith((".skops", "bundle.json")):
+        # skops writes object ids into its files, a bundle names its moment, a report measured latencies.
+        if not name.endswith((".skops", "bundle.json", "promotion.json", "promotion.md")):
             assert cloud.read(name) == local.read(name), name
     same_model(local, cloud, 1, 1)
     here, there = versions(embedded(trained))[1].tags, versions(mlflow_server)[1].tags

@@ -11,6 +11,7 @@ from sklearn.pipeline import Pipeline
 from housing_assets.ml import plots
 from housing_assets.ml.cleaning import content_hash
 from housing_assets.ml.export import PARITY_TOLERANCE, check_parity
+from housing_assets.ml.promotion import METRIC_CEILINGS, METRIC_FLOORS, Decision, PromotionRules
 from housing_assets.ml.report import StepReport
 from housing_assets.ml.selection import prepare_folds
 from housing_assets.ml.sweep import BestParams
@@ -22,16 +23,84 @@ from housing_assets.ml.training import (
     residual_interval,
 )
 from housing_assets.model_card import ModelCard, git_commit
-from housing_assets.registration import Candidate, load_bundle, register
+from housing_assets.registration import (
+    REPORT_JSON,
+    REPORT_MARKDOWN,
+    Candidate,
+    Registered,
+    load_bundle,
+    register,
+)
 from housing_assets.registry import RegistryResource
 from housing_assets.resources import StorageResource
 from housing_assets.snapshot_asset import blocking_check, snapshot_asset
 from housing_assets.tracking import TrackingResource, finish_step
 from housing_serving.features import RAW_FEATURES
 
-# Floors of any model worth storing, on the test set; what may replace production is decided elsewhere.
-METRIC_FLOORS = {"r2": 0.70}
-METRIC_CEILINGS = {"mape": 25.0}
+RULES = PromotionRules()
+
+
+class PromotionConfig(dg.Config):
+    """What a candidate must show before it may replace the version in production."""
+
+    min_improvement: float = Field(
+        default=RULES.min_improvement,
+        ge=0,
+        lt=1,
+        description="Share by which the mean absolute error must be below production's.",
+    )
+    confidence: float = Field(
+        default=RULES.confidence,
+        gt=0.5,
+        lt=1,
+        description="One-sided confidence of every comparison with production.",
+    )
+    resamples: int = Field(
+        default=RULES.resamples, ge=100, description="Bootstrap resamples of each comparison."
+    )
+    seed: int = Field(default=RULES.seed, ge=0, description="Seed of the resamples.")
+    # Stricter than the floors of any stored model, never laxer: those fail the asset check.
+    min_r2: float = Field(
+        default=RULES.min_r2, ge=METRIC_FLOORS["r2"], le=1, description="Floor of R² on the test set."
+    )
+    max_mape: float = Field(
+        default=RULES.max_mape,
+        gt=0,
+        le=METRIC_CEILINGS["mape"],
+        description="Ceiling of the mean absolute percentage error on the test set.",
+    )
+    min_rows: int = Field(
+        default=RULES.min_rows, ge=1, description="Test rows from which on a segment, or the set, is judged."
+    )
+    max_segment_regression: float = Field(
+        default=RULES.max_segment_regression,
+        ge=0,
+        description="Share by which a segment's mean absolute error may be above production's.",
+    )
+    max_category_wmape: float = Field(
+        default=RULES.max_category_wmape, gt=0, description="Ceiling of wMAPE in an ocean_proximity, percent."
+    )
+    max_decile_wmape: float = Field(
+        default=RULES.max_decile_wmape, gt=0, description="Ceiling of wMAPE in a tenth by price, percent."
+    )
+    coverage_tolerance: float = Field(
+        default=RULES.coverage_tolerance,
+        ge=0,
+        lt=1,
+        description="How far the intervals' coverage may be below their level.",
+    )
+    max_row_ms: float = Field(
+        default=RULES.max_row_ms, gt=0, description="Budget of one row's median latency, milliseconds."
+    )
+    max_thousand_rows_ms: float = Field(
+        default=RULES.max_thousand_rows_ms,
+        gt=0,
+        description="Budget of the median latency of 1,000 rows, milliseconds.",
+    )
+
+    def rules(self) -> PromotionRules:
+        """The rules with these values."""
+        return PromotionRules(**dict(self))
 
 
 class RegistrationConfig(dg.Config):
@@ -42,6 +111,9 @@ class RegistrationConfig(dg.Config):
     )
     n_folds: int = Field(default=3, ge=2, description="Folds that give the residuals of the interval.")
     random_state: int = Field(default=42, description="Seed of the model and the folds.")
+    promotion: PromotionConfig = Field(
+        default_factory=PromotionConfig, description="What decides on the promotion of the candidate."
+    )
 
 
 @snapshot_asset(group="training", kinds={"scikitlearn", "mlflow", "onnx"}, stored_at=None)
@@ -59,24 +131,34 @@ def registered_model(
     """A model version: fitted on the training rows, scored once on the test rows, ready to serve.
 
     One materialization is one immutable version in MLflow and one bundle under
-    `models/<name>/<version>/`; `staging` points to the newest.
+    `models/<name>/<version>/`; `staging` points to the newest. Whether it may replace the version in
+    production is decided before the materialization is reported, and told by it.
     """
     with tracking.step(context, job_type="model_registration", artifact_type="model") as step:
         best = BestParams.model_validate(sweep_result)
         candidate = fit_candidate(context, config, best, train_set, test_set, preprocessing_pipeline)
         step.log(registration_report(candidate))
+        # Without the promotion report, which the asset's page shows whole.
+        reported = step.metadata
         registered = register(
-            candidate, step.mlflow_run_id, registry.registry(), storage.store(), is_active(context)
+            candidate,
+            step.mlflow_run_id,
+            registry.registry(),
+            storage.store(),
+            is_active(context),
+            config.promotion.rules(),
         )
+        step.log(promotion_report(registered.decision))
     finish_step(context.run.run_id, "registered_model", registered.bundle)
     return dg.MaterializeResult(
         metadata={
             "model_version": dg.MetadataValue.int(registered.version),
             "algorithm": best.model_type,
             "description": dg.MetadataValue.md(candidate.card.description(registered.bundle.uri)),
-            **step.metadata,
+            **reported,
             "dagster/uri": registered.bundle.uri,
             "parity_max_difference": registered.parity,
+            **promotion_metadata(registered),
         },
         data_version=dg.DataVersion(registered.bundle.sha256),
     )
@@ -127,6 +209,25 @@ def registration_report(candidate: Candidate) -> StepReport:
         figures=evaluation_plots(evaluation, importances),
         texts={"model_card.md": card.description("(not yet stored)")},
     )
+
+
+def promotion_report(decision: Decision) -> StepReport:
+    """The decision for both trackers: as values to search for, a table, and the report itself."""
+    return StepReport(
+        params=dict(decision.tags()),
+        tables={"promotion_checks": decision.table()},
+        texts={REPORT_JSON: decision.to_json(), REPORT_MARKDOWN: decision.to_markdown()},
+    )
+
+
+def promotion_metadata(registered: Registered) -> dict[str, Any]:
+    """The decision as metadata: `promotion` is what a deployment goes by."""
+    decision = registered.decision
+    return {
+        **decision.tags(),
+        "promotion_report": dg.MetadataValue.md(decision.to_markdown()),
+        "promotion_report_uri": registered.report_uri,
+    }
 
 
 def evaluation_plots(evaluation: Evaluation, importances: pd.DataFrame) -> dict[str, bytes]:
