@@ -1,0 +1,1 @@
+"""Tests of `housing_assets.deployment`: records, canaries, fleets and Cloud Run."""
