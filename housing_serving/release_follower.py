@@ -87,6 +87,10 @@ class ReleaseFollower:
     async def _look(self, root: StorageRoot) -> None:
         record = await self._in_time(lambda: _read(root, self._seconds), f"{root.uri} did not answer")
         if record is None:
+            # A trial is over with its record; what serves goes on.
+            if self._slot.model is not None and self._slot.canary is not None:
+                self._serve(self._slot.model, None)
+            self._failed = {}
             self._note(ReleaseStatus("none"))
             return
         stable = await self._loaded(root, record.stable_version)

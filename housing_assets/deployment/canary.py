@@ -136,9 +136,11 @@ def slow(stable: Counts, canary: Counts, rules: CanaryRules) -> str | None:
 def shifted(stable: Counts, canary: Counts, rules: CanaryRules) -> str | None:
     """What there is to say when its prices are distributed otherwise than the stable version's.
 
-    Both answer random halves of the same traffic. Instances of one request resemble each other, so the
-    chi-square test counts requests, not instances.
+    Both answer random shares of the same traffic. Instances of one request resemble each other, so the
+    chi-square test counts requests, not instances; of few requests it would not be valid.
     """
+    if canary.requests < rules.min_requests:
+        return None
     if stable.prices is None or canary.prices is None or not stable.prices.size or not canary.prices.size:
         return None
     expected = stable.prices.counts / stable.prices.size

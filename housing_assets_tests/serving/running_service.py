@@ -26,10 +26,12 @@ class RunningService:
     Attributes:
         url: where, without a slash at the end.
         log: the file with everything it printed.
+        pid: of the process that was started; with several workers, of their parent.
     """
 
     url: str
     log: Path
+    pid: int
 
 
 @contextmanager
@@ -56,7 +58,7 @@ def running_service(folder: Path, **variables: str) -> Iterator[RunningService]:
             stderr=output,
         )
         try:
-            service = RunningService(f"http://127.0.0.1:{port}", log)
+            service = RunningService(f"http://127.0.0.1:{port}", log, process.pid)
             _wait_until_ready(service, process)
             yield service
             process.terminate()
