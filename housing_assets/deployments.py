@@ -32,8 +32,9 @@ def build_resources(settings: Settings) -> dict[str, object]:
             api_urls=list(settings.fleet_urls),
             # By name: the UI shows what a resource was given.
             api_keys=dg.EnvVar("HOUSING_API_KEYS") if settings.api_keys else None,
+            cloud_run=settings.cloud_run,
             canary_percent=settings.canary_percent,
-            canary_seconds=settings.canary_seconds,
+            canary_seconds=settings.canary_window_seconds,
             canary_min_requests=settings.canary_min_requests,
             canary_promote_when_quiet=settings.canary_promote_when_quiet,
         ),

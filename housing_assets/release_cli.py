@@ -109,7 +109,9 @@ def _target(settings: Settings) -> "DeploymentTarget":
     from housing_assets.storage import StorageError, open_store  # noqa: PLC0415
 
     try:
-        return open_target(settings, open_store(settings.storage_root))
+        return open_target(
+            open_store(settings.storage_root), settings.fleet_urls, settings.api_key, settings.cloud_run
+        )
     except StorageError as error:
         _fail(str(error))
         raise

@@ -5,7 +5,7 @@ The names are the project's one spelling everywhere; `.env.example` lists them a
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal, Self
 
 from dotenv import load_dotenv
 from pydantic import Field, SecretStr, model_validator
@@ -19,6 +19,13 @@ class Executor(StrEnum):
 
     IN_PROCESS = "in_process"
     MULTIPROCESS = "multiprocess"
+
+
+class DeploymentTargetName(StrEnum):
+    """Where a registered model is served."""
+
+    FLEET = "fleet"
+    CLOUD_RUN = "cloud_run"
 
 
 class Deployment(StrEnum):
@@ -65,9 +72,26 @@ class Settings(BaseSettings):
     # Addresses of the API processes, separated by commas; the one of `make up` when not set.
     api_urls: str | None = Field(None, validation_alias="HOUSING_API_URLS")
     api_keys: SecretStr | None = Field(None, validation_alias="HOUSING_API_KEYS")
+    # Where a registered model is served: by processes that follow the release record, or by Cloud Run.
+    deployment_target: DeploymentTargetName = Field(
+        DeploymentTargetName.FLEET, validation_alias="HOUSING_DEPLOYMENT_TARGET"
+    )
+    cloud_run_image: str | None = Field(None, validation_alias="CLOUD_RUN_IMAGE")
+    cloud_run_service: str = Field("housing-price-api", validation_alias="CLOUD_RUN_SERVICE")
+    cloud_run_service_account: str | None = Field(None, validation_alias="CLOUD_RUN_SERVICE_ACCOUNT")
+    cloud_run_ingress: Literal["internal", "internal-and-cloud-load-balancing", "all"] = Field(
+        "internal", validation_alias="CLOUD_RUN_INGRESS"
+    )
+    cloud_run_invokers: str | None = Field(None, validation_alias="CLOUD_RUN_INVOKERS")
+    cloud_run_min_instances: int = Field(0, ge=0, validation_alias="CLOUD_RUN_MIN_INSTANCES")
+    cloud_run_max_instances: int = Field(10, ge=1, validation_alias="CLOUD_RUN_MAX_INSTANCES")
+    cloud_run_cpu: str = Field("1", validation_alias="CLOUD_RUN_CPU")
+    cloud_run_memory: str = Field("1Gi", validation_alias="CLOUD_RUN_MEMORY")
+    # Another address of the Admin API, such as a local stand-in's.
+    cloud_run_api_endpoint: str | None = Field(None, validation_alias="CLOUD_RUN_API_ENDPOINT")
     # What a new version must show before it answers everything: share of the requests, seconds, requests.
     canary_percent: float = Field(10.0, gt=0, lt=100, validation_alias="HOUSING_CANARY_PERCENT")
-    canary_seconds: float = Field(10.0, gt=0, validation_alias="HOUSING_CANARY_SECONDS")
+    canary_seconds: float | None = Field(None, gt=0, validation_alias="HOUSING_CANARY_SECONDS")
     canary_min_requests: int = Field(50, ge=1, validation_alias="HOUSING_CANARY_MIN_REQUESTS")
     canary_promote_when_quiet: bool = Field(True, validation_alias="HOUSING_CANARY_PROMOTE_WHEN_QUIET")
     executor: Executor = Field(Executor.IN_PROCESS, validation_alias="HOUSING_EXECUTOR")
@@ -98,6 +122,12 @@ class Settings(BaseSettings):
                 for name, (value, meaning) in required.items()
                 if value is None
             ]
+        if self.deployment_target is DeploymentTargetName.CLOUD_RUN:
+            needed_by = "(HOUSING_DEPLOYMENT_TARGET=cloud_run needs it)"
+            if self.deployment is not Deployment.GCP:
+                problems.append(f"HOUSING_DEPLOYMENT is not gcp: revisions read the bucket {needed_by}")
+            if self.cloud_run_image is None:
+                problems.append(f"CLOUD_RUN_IMAGE is not set: set it to the service's image {needed_by}")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -126,6 +156,36 @@ class Settings(BaseSettings):
         """Where the API processes answer."""
         listed = self.api_urls or f"http://127.0.0.1:{self.port}"
         return tuple(part.strip().rstrip("/") for part in listed.split(",") if part.strip())
+
+    @property
+    def canary_window_seconds(self) -> float:
+        """How long a canary is watched; Cloud Run's metrics arrive minutes late."""
+        default = 10.0 if self.deployment_target is DeploymentTargetName.FLEET else 600.0
+        return self.canary_seconds or default
+
+    @property
+    def cloud_run(self) -> dict[str, Any]:
+        """The values of `CloudRunSettings`; empty where the target is another."""
+        if self.deployment_target is not DeploymentTargetName.CLOUD_RUN:
+            return {}
+        invokers = [part.strip() for part in (self.cloud_run_invokers or "").split(",") if part.strip()]
+        values = {
+            "project": self.gcp_project_id,
+            "region": self.gcp_region,
+            "bucket": self.gcs_bucket_name,
+            "model_name": self.mlflow_model_name,
+            "image": self.cloud_run_image,
+            "service": self.cloud_run_service,
+            "service_account": self.cloud_run_service_account,
+            "ingress": self.cloud_run_ingress,
+            "invokers": invokers,
+            "min_instances": self.cloud_run_min_instances,
+            "max_instances": self.cloud_run_max_instances,
+            "cpu": self.cloud_run_cpu,
+            "memory": self.cloud_run_memory,
+            "api_endpoint": self.cloud_run_api_endpoint,
+        }
+        return {name: value for name, value in values.items() if value is not None}
 
     @property
     def api_key(self) -> str | None:

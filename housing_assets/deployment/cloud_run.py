@@ -18,7 +18,7 @@ from housing_assets.deployment.target import (
     Reading,
     TargetStatus,
     TargetUnavailable,
-    named,
+    refuse_other_stable,
     trial_goes_on,
 )
 from housing_serving.releases import Change, ReleaseRecord
@@ -209,9 +209,7 @@ def _short(change: Change) -> Change:
 
 
 def _refuse_other_stable(record: ReleaseRecord | None, expected: int | None) -> None:
-    found = record.stable_version if record else None
-    if found != expected:
-        raise DeploymentConflict(f"{named(found)} serves by now, not {named(expected)}: another was first")
+    refuse_other_stable(record.stable_version if record else None, expected)
 
 
 def _refuse_other(record: ReleaseRecord | None, stable: int | None) -> None:

@@ -17,6 +17,7 @@ from housing_assets.deployment.target import (
     Reading,
     TargetStatus,
     named,
+    refuse_other_stable,
     trial_goes_on,
 )
 from housing_assets.storage import ObjectStore
@@ -55,11 +56,11 @@ class FleetTarget:
         found = self._release.read()
         record = found.record
         if record is None:
-            _refuse_other_stable(None, stable)
+            refuse_other_stable(None, stable)
             return
         if (record.canary_version, record.canary_owner) == (version, owner):
             return  # this deployment's own, from before it was interrupted
-        _refuse_other_stable(record.stable_version, stable)
+        refuse_other_stable(record.stable_version, stable)
         if record.canary_version is not None:
             raise trial_goes_on(record.canary_version, record.canary_owner)
         self._release.write(with_canary(record, percent, owner, change), found)
@@ -74,11 +75,11 @@ class FleetTarget:
         found = self._release.read()
         record = found.record
         if record is None:
-            _refuse_other_stable(None, stable)
+            refuse_other_stable(None, stable)
         elif (record.stable_version, record.canary_version) == (version, None):
             return
         else:
-            _refuse_other_stable(record.stable_version, stable)
+            refuse_other_stable(record.stable_version, stable)
             _refuse_other_canary(record, version, owner)
         self._release.write(promoted(record, change), found)
 
@@ -92,7 +93,7 @@ class FleetTarget:
         """Let the version before serve again."""
         found = self._release.read()
         record = _released(found)
-        _refuse_other_stable(record.stable_version, stable)
+        refuse_other_stable(record.stable_version, stable)
         if record.previous_version != change.version:
             raise DeploymentConflict(
                 f"{named(record.previous_version)} is what rollback restores, not version {change.version}"
@@ -110,11 +111,6 @@ def _released(found: Stored) -> ReleaseRecord:
     if found.record is None:
         raise DeploymentError("nothing was released yet: materialize registered_model first")
     return found.record
-
-
-def _refuse_other_stable(found: int | None, expected: int | None) -> None:
-    if found != expected:
-        raise DeploymentConflict(f"{named(found)} serves by now, not {named(expected)}: another was first")
 
 
 def _refuse_other_canary(record: ReleaseRecord, version: int, owner: str | None) -> None:

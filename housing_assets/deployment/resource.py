@@ -1,11 +1,13 @@
 """The resource by which assets, jobs and sensors reach the deployment target."""
 
+from typing import Any
+
 import dagster as dg
 from pydantic import Field
 
 from housing_assets.deployment.canary import CanaryRules
-from housing_assets.deployment.fleet import FleetTarget
 from housing_assets.deployment.target import DeploymentTarget
+from housing_assets.deployment.targets import open_target
 from housing_assets.resources import StorageResource
 from housing_assets.settings import first_key
 
@@ -16,6 +18,9 @@ class DeploymentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     storage: dg.ResourceDependency[StorageResource]
     api_urls: list[str] = Field(description="Addresses of the API processes, to read their metrics.")
     api_keys: str | None = Field(default=None, description="Keys the API accepts, separated by commas.")
+    cloud_run: dict[str, Any] = Field(
+        default={}, description="Values of CloudRunSettings; empty where a fleet serves the model."
+    )
     canary_percent: float = CanaryRules.percent
     canary_seconds: float = CanaryRules.window_seconds
     canary_min_requests: int = CanaryRules.min_requests
@@ -23,7 +28,7 @@ class DeploymentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def target(self) -> DeploymentTarget:
         """The configured target."""
-        return FleetTarget(self.storage.store(), self.api_urls, self.api_key)
+        return open_target(self.storage.store(), self.api_urls, self.api_key, self.cloud_run)
 
     @property
     def api_key(self) -> str | None:

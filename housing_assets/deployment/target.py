@@ -181,3 +181,9 @@ def trial_goes_on(version: int, owner: str | None) -> DeploymentConflict:
         f"version {version} is being tried out by {owner}: wait until that has ended, or end it with "
         "`housing release rollback`"
     )
+
+
+def refuse_other_stable(found: int | None, expected: int | None) -> None:
+    """Fail with `DeploymentConflict` when another version serves than the caller believes."""
+    if found != expected:
+        raise DeploymentConflict(f"{named(found)} serves by now, not {named(expected)}: another was first")

@@ -1,11 +1,20 @@
-"""Which target the settings choose."""
+"""Which target the values choose."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from housing_assets.deployment.fleet import FleetTarget
 from housing_assets.deployment.target import DeploymentTarget
-from housing_assets.settings import Settings
 from housing_assets.storage import ObjectStore
 
 
-def open_target(settings: Settings, store: ObjectStore) -> DeploymentTarget:
-    """The target of a deployment."""
-    return FleetTarget(store, settings.fleet_urls, settings.api_key)
+def open_target(
+    store: ObjectStore, api_urls: Sequence[str], api_key: str | None, cloud_run: Mapping[str, Any]
+) -> DeploymentTarget:
+    """Cloud Run where there are values for it, else the fleet that follows the release record."""
+    if not cloud_run:
+        return FleetTarget(store, api_urls, api_key)
+    from housing_assets.deployment.cloud_run import CloudRunTarget  # noqa: PLC0415  (Google's clients)
+    from housing_assets.deployment.cloud_run_settings import CloudRunSettings  # noqa: PLC0415
+
+    return CloudRunTarget(CloudRunSettings.model_validate(dict(cloud_run)))

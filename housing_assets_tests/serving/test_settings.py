@@ -38,6 +38,7 @@ def test_every_value_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) ->
         "local_model_path": Path("/bundle"),
         "housing_source_timeout_seconds": 3.0,
         "housing_model_poll_seconds": 0.5,
+        "housing_release_poll_seconds": 2.0,
         "housing_api_keys": "0123456789abcdef0123,fedcba98765432100000",
         "housing_rate_limit": "100/minute",
         "housing_cors_origins": "https://app.acme.example",
