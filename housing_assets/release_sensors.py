@@ -2,12 +2,11 @@
 
 import dagster as dg
 
-from housing_assets.deployment.aliases import align_aliases
+from housing_assets.deployment.mending import mend
 from housing_assets.deployment.preflight import DECISION_TAG, PROMOTE, REASON_TAG
 from housing_assets.deployment.resource import DeploymentResource
 from housing_assets.jobs import deployment_job
 from housing_assets.registry import RegistryResource
-from housing_serving.releases import change
 
 MODEL = dg.AssetKey("registered_model")
 SENSOR_SECONDS = 5
@@ -116,18 +115,13 @@ def keep_release_in_step(
     context: dg.SensorEvaluationContext, deployment: DeploymentResource, registry: RegistryResource
 ) -> dg.SkipReason:
     """Mend what was left half-done, and say what it was."""
-    target = deployment.target()
-    status = target.status()
-    mended = []
-    if status.canary is not None and is_over(context.instance, status.canary_owner):
-        reason = f"the run that watched it ({status.canary_owner}) has ended without a decision"
-        target.abort_canary(
-            status.canary, change=change("abort", status.canary, "keep_release_in_step", reason)
-        )
-        mended.append(f"ended the trial of version {status.canary}: {reason}")
-    if status.stable is not None:
-        mended += align_aliases(registry.registry(), status.stable, status.previous)
-    return dg.SkipReason("; ".join(mended) or "release and registry agree")
+    done = mend(
+        deployment.target(),
+        registry.registry(),
+        lambda owner: is_over(context.instance, owner),
+        "keep_release_in_step",
+    )
+    return dg.SkipReason("; ".join(done) or "release and registry agree")
 
 
 def is_over(instance: dg.DagsterInstance, owner: str | None) -> bool:

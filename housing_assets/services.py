@@ -48,7 +48,15 @@ def services(settings: Settings) -> list[Service]:
             "/server_info",
         ),
         Service("dagster-daemon", (str(tools / "dagster-daemon"), "run", *workspace)),
-        Service("api", (sys.executable, "-m", "housing_serving"), settings.port, "PORT", "/health"),
+        Service(
+            "api",
+            (sys.executable, "-m", "housing_serving"),
+            settings.port,
+            "PORT",
+            "/health",
+            # Dagster's web server would take it as its own, and end.
+            variables=("WEB_CONCURRENCY",),
+        ),
     ]
     return [mlflow_service(settings), *listed] if serves_mlflow(settings) else listed
 

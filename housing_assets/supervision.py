@@ -44,6 +44,8 @@ class Service:
     port: int | None = None
     port_setting: str | None = None
     health_path: str = "/"
+    # Variables that no other service sees.
+    variables: tuple[str, ...] = ()
 
     @property
     def url(self) -> str | None:
@@ -59,7 +61,9 @@ def start_supervisor(settings: Settings, wanted: list[Service]) -> None:
     with path.open("w", encoding="utf-8") as file:
         supervisor_config(settings, wanted, folder).write(file)
     command = [str(Path(sys.executable).parent / "supervisord"), "-c", str(path)]
-    started = subprocess.run(command, env=environment(settings), capture_output=True, text=True, check=False)  # noqa: S603
+    started = subprocess.run(  # noqa: S603
+        command, env=shared_environment(settings, wanted), capture_output=True, text=True, check=False
+    )
     if started.returncode != 0:
         raise ServiceError(f"supervisord did not start: {started.stderr.strip() or started.stdout.strip()}")
 
@@ -79,7 +83,9 @@ def supervisor_config(settings: Settings, wanted: list[Service], folder: Path) -
         "directory": literal(Path.cwd()),
     }
     for service in wanted:
+        own = {name: os.environ[name] for name in service.variables if name in os.environ}
         config[f"program:{service.name}"] = {
+            "environment": ",".join(f"{name}={literal(shlex.quote(value))}" for name, value in own.items()),
             "command": literal(shlex.join(service.command)),
             "autorestart": "true",
             "stopasgroup": "true",
@@ -92,6 +98,12 @@ def supervisor_config(settings: Settings, wanted: list[Service], folder: Path) -
             "stdout_logfile_backups": "2",
         }
     return config
+
+
+def shared_environment(settings: Settings, wanted: list[Service]) -> Mapping[str, str]:
+    """What all services see: without what is one service's own, such as WEB_CONCURRENCY."""
+    own = {name for service in wanted for name in service.variables}
+    return {name: value for name, value in environment(settings).items() if name not in own}
 
 
 def literal(value: Path | str) -> str:
