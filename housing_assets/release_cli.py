@@ -1,6 +1,8 @@
 """`housing release`: what serves, how it came to that, and how to change it."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,7 +31,8 @@ ReasonOption = Annotated[str, typer.Option(help="Why; it is kept in the history.
 @app.command()
 def status() -> None:
     """Show the released versions and what each process serves; exit 1 when they differ."""
-    found = _target(_settings()).status()
+    with _clear_errors():
+        found = _target(_settings()).status()
     _show(found)
     if found.problems or set(found.serving) - {found.stable}:
         raise typer.Exit(1)
@@ -40,7 +43,8 @@ def history(
     limit: Annotated[int, typer.Option(min=1, help="How many changes to show, the latest first.")] = 20,
 ) -> None:
     """Show who changed the release, when, and why."""
-    changes = _target(_settings()).history()
+    with _clear_errors():
+        changes = _target(_settings()).history()
     if not changes:
         console.print("nothing was released yet")
         return
@@ -67,14 +71,12 @@ def promote(
         verified_bundle,
         version_tags,
     )
-    from housing_assets.deployment.target import DeploymentError  # noqa: PLC0415
-    from housing_assets.mlflow_runs import TrackingUnavailable  # noqa: PLC0415
     from housing_assets.registry import RegistryResource  # noqa: PLC0415
     from housing_assets.storage import open_store  # noqa: PLC0415
 
     settings = _settings()
-    target = _target(settings)
-    try:
+    with _clear_errors():
+        target = _target(settings)
         models = RegistryResource(
             tracking_uri=settings.tracking_uri, model_name=settings.mlflow_model_name
         ).registry()
@@ -83,38 +85,40 @@ def promote(
             judged_against(tags, version)
         verified_bundle(open_store(settings.storage_root), models.name, version, tags.get("bundle_sha256"))
         console.print(release.promote(target, version, release.this_person(), reason))
-    except (DeploymentError, TrackingUnavailable) as error:
-        _fail(str(error))
-    _follow(settings, target)
+        _follow(settings, target)
 
 
 @app.command()
 def rollback(reason: ReasonOption = "rolled back on the command line") -> None:
     """End a trial or, when there is none, let the version before serve again."""
     from housing_assets.deployment import release  # noqa: PLC0415
-    from housing_assets.deployment.target import DeploymentError  # noqa: PLC0415
 
     settings = _settings()
-    target = _target(settings)
-    try:
+    with _clear_errors():
+        target = _target(settings)
         console.print(release.roll_back(target, release.this_person(), reason))
-    except DeploymentError as error:
+        _follow(settings, target)
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Say what went wrong in a line, and exit 1."""
+    from housing_assets.deployment.target import DeploymentError  # noqa: PLC0415
+    from housing_assets.storage import StorageError  # noqa: PLC0415
+
+    try:
+        yield
+    except (DeploymentError, StorageError) as error:
         _fail(str(error))
-    _follow(settings, target)
 
 
 def _target(settings: Settings) -> "DeploymentTarget":
     # Not by way of the resource: Dagster takes seconds to import, and a rollback is urgent.
     from housing_assets.deployment.targets import open_target  # noqa: PLC0415
-    from housing_assets.storage import StorageError, open_store  # noqa: PLC0415
+    from housing_assets.storage import open_store  # noqa: PLC0415
 
-    try:
-        return open_target(
-            open_store(settings.storage_root), settings.fleet_urls, settings.api_key, settings.cloud_run
-        )
-    except StorageError as error:
-        _fail(str(error))
-        raise
+    store = open_store(settings.storage_root)
+    return open_target(store, settings.fleet_urls, settings.api_key, settings.cloud_run)
 
 
 def _settings() -> Settings:
@@ -144,8 +148,9 @@ def _follow(settings: Settings, target: "DeploymentTarget") -> None:
 
 
 def _aligned(settings: Settings, found: "TargetStatus") -> list[str]:
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
     from housing_assets.deployment.aliases import align_aliases  # noqa: PLC0415
-    from housing_assets.mlflow_runs import TrackingUnavailable  # noqa: PLC0415
     from housing_assets.registry import RegistryResource  # noqa: PLC0415
 
     try:
@@ -153,8 +158,8 @@ def _aligned(settings: Settings, found: "TargetStatus") -> list[str]:
             tracking_uri=settings.tracking_uri, model_name=settings.mlflow_model_name
         ).registry()
         return align_aliases(models, found.stable, found.previous)
-    except TrackingUnavailable as error:
-        return [f"not told ({error}); the sensor keep_release_in_step does it later"]
+    except MlflowException as error:
+        return [f"not told ({error.message}); the sensor keep_release_in_step does it later"]
 
 
 def _show(found: "TargetStatus") -> None:

@@ -14,11 +14,13 @@ def align_aliases(registry: ModelRegistry, stable: int | None, previous: int | N
     from mlflow.exceptions import MlflowException  # noqa: PLC0415  (seconds to import)
 
     try:
-        present = dict(registry.client.get_registered_model(registry.name).aliases)
+        found_aliases = registry.client.get_registered_model(registry.name).aliases
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return []
+    # A server gives texts, a database numbers.
+    present = {alias: str(version) for alias, version in found_aliases.items()}
     changed = []
     # Nobody must find the same version under both: the one that matters less goes first.
     for alias, version in ((PREVIOUS, previous), (PRODUCTION, stable)):

