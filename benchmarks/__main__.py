@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import imputation, prediction, search, serving, wrk
+from benchmarks import imputation, prediction, releasing, search, serving, wrk
 from benchmarks.measuring import Figure, MeasurementRefused, Progress
 from benchmarks.rows import training_rows
 from benchmarks.sides import MLSERVER_PYTHON
@@ -31,6 +31,10 @@ class Benchmark(StrEnum):
     PREDICTION = "prediction"
     SEARCH = "search"
     SERVING = "serving"
+    RELEASING = "releasing"
+
+
+WITH_LOAD = {Benchmark.SERVING, Benchmark.RELEASING}
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,13 @@ class Scale:
     prediction_rows: int | None
     search_rows: int | None
     serving: serving.ServingScale
+    releasing: releasing.ReleasingScale
     trials: int = 8
 
 
 # Fewer rows where a fit is slow: the whole run shall end within minutes.
-FULL = Scale(imputation_rows=12_000, prediction_rows=None, search_rows=8_000, serving=serving.FULL)
-QUICK = Scale(QUICK_ROWS, QUICK_ROWS, QUICK_ROWS, serving.QUICK, trials=4)
+FULL = Scale(12_000, None, 8_000, serving.FULL, releasing.FULL)
+QUICK = Scale(QUICK_ROWS, QUICK_ROWS, QUICK_ROWS, serving.QUICK, releasing.QUICK, trials=4)
 
 
 def training_benchmarks(scale: Scale) -> dict[Benchmark, Measure]:
@@ -76,14 +81,16 @@ def main(
     that has mlserver, mlserver-sklearn and the locked versions of pandas, scikit-learn and onnxruntime.
     """
     chosen = set(only or Benchmark)
-    if Benchmark.SERVING in chosen and not wrk.installed():
+    if chosen & WITH_LOAD and not wrk.installed():
         sys.exit("wrk is not installed: install it (Debian: apt-get install wrk), or use --only for the rest")
     scale, repeats = (QUICK, QUICK_REPEATS) if quick else (FULL, repeats)
     progress = Console(stderr=True, highlight=False)
-    if chosen != {Benchmark.SERVING}:
+    if chosen - WITH_LOAD:
         _training(chosen, scale, repeats, progress)
     if Benchmark.SERVING in chosen:
         _serving(scale, repeats, progress)
+    if Benchmark.RELEASING in chosen:
+        _releasing(scale, repeats, progress)
 
 
 def _training(chosen: set[Benchmark], scale: Scale, repeats: int, progress: Console) -> None:
@@ -110,6 +117,19 @@ def _serving(scale: Scale, repeats: int, progress: Console) -> None:
     seconds = time.perf_counter() - started
     Console().print(figures_table("The service and its peers", found.throughput, repeats, seconds, note))
     Console().print(readings_table("The service alone", found.readings))
+
+
+def _releasing(scale: Scale, repeats: int, progress: Console) -> None:
+    started = time.perf_counter()
+    tell = partial(_tell, progress, Benchmark.RELEASING)
+    try:
+        with progress.status("measuring a fleet that is redeployed"):
+            found = releasing.measure(training_rows(), repeats, tell, scale.releasing)
+    except MeasurementRefused as error:
+        sys.exit(f"The fleet was not measured: {error}")
+    Console().print(
+        figures_table("A fleet while it is redeployed", found, repeats, time.perf_counter() - started)
+    )
 
 
 def _tell(progress: Console, title: str, what: str) -> None:

@@ -28,13 +28,13 @@ def fitted(rows: pd.DataFrame, family: str, hyperparameters: Mapping[str, Any]) 
     return fit_model(preprocessing, rows, family, hyperparameters)
 
 
-def exported(pipeline: Pipeline, rows: pd.DataFrame) -> dict[str, bytes]:
+def exported(pipeline: Pipeline, rows: pd.DataFrame, version: int = 1) -> dict[str, bytes]:
     """The bundle of a pipeline that was fitted on these rows, content by file name."""
     return bundle_files(
         pipeline,
         rows,
         model_name="benchmark",
-        model_version=1,
+        model_version=version,
         algorithm="RandomForest",
         snapshot="benchmark",
         data_hash="benchmark",

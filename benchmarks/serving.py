@@ -23,7 +23,17 @@ from benchmarks.measuring import Figure, Progress, Reading, timed
 from benchmarks.models import PUBLISHED_FOREST, exported, fitted
 from benchmarks.open_loop import latencies
 from benchmarks.processes import Server, running
-from benchmarks.sides import EMPTY, REFERENCE, Record, Side, insist_on_right_answers, records, sides
+from benchmarks.sides import (
+    EMPTY,
+    REFERENCE,
+    Record,
+    Side,
+    chunks,
+    insist_on_right_answers,
+    records,
+    sides,
+    write_bodies,
+)
 from housing_assets.ml.columns import columns_of
 from housing_assets.ml.training import predict
 from housing_serving.bundle import Bundle
@@ -32,8 +42,6 @@ from housing_serving.bundle import Bundle
 GOALS = {(EMPTY, 1, 16): "0.7", (REFERENCE, 1, 16): "40", (EMPTY, 100, 16): "0.5"}
 # Where the rate of the latency comes from.
 LATENCY_BATCH, LATENCY_CONNECTIONS = 1, 16
-# Different bodies of each batch size; as many as there are rows for.
-MOST_BODIES = 4_000
 IN_PROCESS_CALLS = 2_000
 MEMORY_BATCH = 1_000
 MEGABYTE = 1e6
@@ -134,18 +142,7 @@ def _start(
     home = folder / side.module
     home.mkdir()
     server = stack.enter_context(running(side.command, home))
-    return Started(side, server, {batch: _write_bodies(side, asked, batch, home) for batch in batches})
-
-
-def _write_bodies(side: Side, asked: Sequence[Record], batch: int, folder: Path) -> Path:
-    path = folder / f"bodies-{batch}"
-    path.write_bytes(b"\n".join(side.body(chunk) for chunk in _chunks(asked, batch)))
-    return path
-
-
-def _chunks(asked: Sequence[Record], batch: int) -> list[Sequence[Record]]:
-    count = min(len(asked) // batch, MOST_BODIES)
-    return [asked[number * batch : (number + 1) * batch] for number in range(count)]
+    return Started(side, server, {batch: write_bodies(asked, batch, home, side.body) for batch in batches})
 
 
 def _start_seconds(side: Side, folder: Path, starts: int) -> list[float]:
@@ -224,7 +221,7 @@ def _in_process(files: Mapping[str, bytes], rows: pd.DataFrame, repeats: int) ->
 
 def _memory(ours: Started, asked: Sequence[Record], predictions: int, progress: Progress) -> list[Reading]:
     loaded = ours.server.resident_bytes()
-    bodies = [ours.side.body(chunk) for chunk in _chunks(asked, MEMORY_BATCH)]
+    bodies = [ours.side.body(chunk) for chunk in chunks(asked, MEMORY_BATCH)]
     samples = resident_while_predicting(ours.server, bodies, MEMORY_BATCH, predictions)
     progress(f"{predictions:,} predictions: {samples[-1] / MEGABYTE:.0f} MB")
     more = f"{predictions:,} predictions more"

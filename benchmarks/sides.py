@@ -33,6 +33,8 @@ REPOSITORY = Path(__file__).parent.parent
 # Dollars.
 TOLERANCE = 0.01
 ANSWER_SECONDS = 60.0
+# Different bodies of each batch size; as many as there are rows for.
+MOST_BODIES = 4_000
 
 Record = Mapping[str, Any]
 
@@ -160,6 +162,21 @@ def records(rows: pd.DataFrame) -> list[Record]:
     """Rows as a client would send them: bedrooms that are not known are null."""
     found: list[Record] = json.loads(rows[list(RAW_FEATURES)].to_json(orient="records", double_precision=15))
     return found
+
+
+def write_bodies(
+    asked: Sequence[Record], batch: int, folder: Path, body: Callable[[Sequence[Record]], bytes] = _body
+) -> Path:
+    """A file with a request body of so many block groups on every line."""
+    path = folder / f"bodies-{batch}"
+    path.write_bytes(b"\n".join(body(chunk) for chunk in chunks(asked, batch)))
+    return path
+
+
+def chunks(asked: Sequence[Record], batch: int) -> list[Sequence[Record]]:
+    """As many batches as there are rows for, up to `MOST_BODIES`."""
+    count = min(len(asked) // batch, MOST_BODIES)
+    return [asked[number * batch : (number + 1) * batch] for number in range(count)]
 
 
 def post(server: Server, path: str, body: bytes) -> tuple[int, bytes]:

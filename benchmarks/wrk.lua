@@ -15,9 +15,9 @@ function request()
 end
 
 -- One line for the program that started wrk.
-function done(summary, _, _)
+function done(summary, latency, _)
    local errors = summary.errors
    io.write(string.format(
-      'RESULT {"requests": %d, "microseconds": %d, "connect": %d, "read": %d, "write": %d, "status": %d, "timeout": %d}\n',
-      summary.requests, summary.duration, errors.connect, errors.read, errors.write, errors.status, errors.timeout))
+      'RESULT {"requests": %d, "microseconds": %d, "connect": %d, "read": %d, "write": %d, "status": %d, "timeout": %d, "p99": %d}\n',
+      summary.requests, summary.duration, errors.connect, errors.read, errors.write, errors.status, errors.timeout, latency:percentile(99)))
 end

@@ -37,16 +37,29 @@ def requests_per_second(url: str, bodies: Path, connections: int, seconds: int) 
     Raises:
         MeasurementRefused: an answer was no success, a connection broke, or nothing was answered.
     """
-    answered, took = _answers(url, bodies, connections, seconds)
-    if answered < FEWEST_ANSWERS:
-        answered, took = _answers(url, bodies, connections, LONGER * seconds)
-    if not answered:
+    counts = _load(url, bodies, connections, seconds)
+    if counts["requests"] < FEWEST_ANSWERS:
+        counts = _load(url, bodies, connections, LONGER * seconds)
+    took = counts["microseconds"] / 1e6
+    if not counts["requests"]:
         raise MeasurementRefused(f"{url}: no answer within {took:.0f} s")
-    return answered / took
+    return counts["requests"] / took
 
 
-def _answers(url: str, bodies: Path, connections: int, seconds: int) -> tuple[int, float]:
-    """How many successes there were in how many seconds."""
+def p99_seconds(url: str, bodies: Path, connections: int, seconds: int) -> float:
+    """The 99th percentile of the latency under a saturating load, all of whose answers are successes.
+
+    Raises:
+        MeasurementRefused: as `requests_per_second`.
+    """
+    counts = _load(url, bodies, connections, seconds)
+    if not counts["requests"]:
+        raise MeasurementRefused(f"{url}: no answer within {seconds} s")
+    return counts["p99"] / 1e6
+
+
+def _load(url: str, bodies: Path, connections: int, seconds: int) -> dict[str, int]:
+    """What wrk counted; microseconds."""
     command = [
         *("wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"),
         *("--timeout", f"{TIMEOUT_SECONDS}s", "--script", str(SCRIPT), url),
@@ -60,4 +73,4 @@ def _answers(url: str, bodies: Path, connections: int, seconds: int) -> tuple[in
     counts: dict[str, int] = json.loads(result.removeprefix("RESULT "))
     if failures := {name: counts[name] for name in FAILURES if counts[name]}:
         raise MeasurementRefused(f"{url}: of {counts['requests']} requests failed {failures}")
-    return counts["requests"], counts["microseconds"] / 1e6
+    return counts

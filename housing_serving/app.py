@@ -14,6 +14,7 @@ from housing_serving.api_document import complete
 from housing_serving.errors import install_error_handlers
 from housing_serving.log_format import configure_logging
 from housing_serving.middleware import Surroundings
+from housing_serving.parent import end_with_parent
 from housing_serving.routes import PREDICT, answer_directly, direct, router
 from housing_serving.security import protections
 from housing_serving.service import Service
@@ -83,6 +84,8 @@ def from_environment() -> PriceApi:
     """The service as each worker process makes it."""
     settings = ServingSettings.load()
     configure_logging(settings.housing_log_level)
+    if settings.web_concurrency > 1:
+        end_with_parent()
     return create_app(settings)
 
 

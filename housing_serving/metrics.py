@@ -228,9 +228,14 @@ class Metrics:
         )
         self._track_prices = self._histogram(
             "release_price_dollars",
-            "Predicted prices while there is a canary, by who predicted them.",
+            "Prices of what the canary was asked, as both versions predict them.",
             PRICE_BOUNDS,
             ("track", "model_version"),
+        )
+        self._track_differences = self._counter(
+            "release_price_difference_dollars",
+            "Sum of the absolute differences between the two versions' prices of what the canary was asked.",
+            ("model_version",),
         )
         self._served: dict[Track, str] = {}
         self._not_loaded: set[str] = set()
@@ -337,21 +342,28 @@ class Metrics:
             self._unloadable.labels(version).set(version in failed)
         self._not_loaded = failed
 
-    def tracked(self, track: Track, priced: Priced, seconds: float) -> None:
+    def tracked(self, track: Track, model: LoadedModel, seconds: float) -> None:
         """A request was priced, while there is a canary."""
-        labels = track, str(priced.model.bundle.manifest.model_version)
+        labels = track, _version(model)
         self._track_requests.labels(*labels, "ok").inc()
         self._track_latency.labels(*labels).observe(seconds)
-        self._track_prices.labels(*labels).observe_many(priced.predictions.price)
+
+    def compared(self, canary: Priced, stable: LoadedModel, price: FloatArray) -> None:
+        """What the canary has priced, the stable version prices so."""
+        version = _version(canary.model)
+        self._track_prices.labels("canary", version).observe_many(canary.predictions.price)
+        self._track_prices.labels("stable", _version(stable)).observe_many(price)
+        difference = float(np.abs(canary.predictions.price - price).sum())
+        self._track_differences.labels(version).inc(difference)
 
     def track_failed(self, track: Track, model: LoadedModel, seconds: float) -> None:
         """A request could not be priced by whom it should have been, while there is a canary."""
-        labels = track, str(model.bundle.manifest.model_version)
+        labels = track, _version(model)
         self._track_requests.labels(*labels, "error").inc()
         self._track_latency.labels(*labels).observe(seconds)
 
     def _serves(self, track: Track, model: LoadedModel | None) -> None:
-        version = str(model.bundle.manifest.model_version) if model else None
+        version = _version(model) if model else None
         before = self._served.get(track)
         if before == version:
             return
@@ -396,3 +408,7 @@ class Metrics:
         if self._folder is not None:
             own = os.getpid()
             _forget_processes(self._folder, lambda pid: pid == own)
+
+
+def _version(model: LoadedModel) -> str:
+    return str(model.bundle.manifest.model_version)

@@ -1,7 +1,8 @@
 """Which version prices a request, and where: on the event loop, in a thread, or in the canary's own lane.
 
 While there is a canary, a stable hash of the request's id decides who answers it. What the canary cannot
-answer, or not in time, the stable version answers instead: only the metrics see the difference.
+answer, or not in time, the stable version answers instead: only the metrics see the difference. What it does
+answer, the stable version prices too, afterwards and for comparison only.
 """
 
 import asyncio
@@ -81,7 +82,9 @@ class Pricing:
         if track_of(request_id, canary.percent) == "canary":
             found = await self._by_canary(body, canary.model, request_id)
             if found is not None:
-                self._metrics.tracked("canary", found[0], time.perf_counter() - started)
+                self._metrics.tracked("canary", canary.model, time.perf_counter() - started)
+                # After the answer, which must not wait for it.
+                self._lane.submit(self._compare, found[0], self._stable())
                 return Answered(*found, "canary")
             self._metrics.track_failed("canary", canary.model, time.perf_counter() - started)
             priced, answer = await self._by_stable(body)
@@ -94,8 +97,14 @@ class Pricing:
             except Exception:
                 self._metrics.track_failed("stable", stable, time.perf_counter() - started)
                 raise
-            self._metrics.tracked("stable", priced, time.perf_counter() - started)
+            self._metrics.tracked("stable", priced.model, time.perf_counter() - started)
         return Answered(priced, answer, "stable")
+
+    def _compare(self, canary: Priced, stable: LoadedModel) -> None:
+        try:
+            self._metrics.compared(canary, stable, stable.bundle.predict(canary.columns).price)
+        except Exception:  # nobody else would hear of it
+            logger.exception("comparing the canary with the stable version failed")
 
     async def _by_stable(self, body: bytes) -> tuple[Priced, bytes]:
         model = self._stable()

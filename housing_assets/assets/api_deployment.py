@@ -5,7 +5,14 @@ import pandas as pd
 from pydantic import Field
 
 from housing_assets.deployment.aliases import align_aliases
-from housing_assets.deployment.preflight import judged_against, verified_bundle, version_tags
+from housing_assets.deployment.preflight import (
+    DECISION_TAG,
+    PROMOTE,
+    REASON_TAG,
+    judged_against,
+    verified_bundle,
+    version_tags,
+)
 from housing_assets.deployment.resource import DeploymentResource
 from housing_assets.deployment.rollout import Rollout, serving_text
 from housing_assets.deployment.smoke import smoke
@@ -14,6 +21,7 @@ from housing_assets.metadata import markdown_table
 from housing_assets.registry import STAGING, ModelRegistry, RegistryResource
 from housing_assets.resources import StorageResource
 from housing_assets.snapshot_asset import CODE_VERSION, OWNERS, TRANSIENT_RETRIES
+from housing_assets.storage import ObjectStore
 from housing_serving.releases import Change
 
 
@@ -47,19 +55,51 @@ def api_deployment(
     """
     models, target = registry.registry(), deployment.target()
     try:
-        version = config.model_version or newest_candidate(models)
-        tags = version_tags(models, version)
-        champion = judged_against(tags, version)
-        verified_bundle(storage.store(), models.name, version, tags.get("bundle_sha256"))
-        owner = context.run.root_run_id or context.run.run_id
-        by = f"Dagster run {context.run.run_id}"
-        rollout = Rollout(target, version, champion, owner, by, deployment.rules, context.log.info)
-        status = rollout.run()
+        version = config.model_version or newest_winner(context, models)
+        if version is None:
+            status = target.status()
+        else:
+            rollout = prepared(context, models, storage.store(), deployment, version)
+            status = rollout.run()
         for changed in align_aliases(models, status.stable, status.previous):
             context.log.info(changed)
     except DeploymentError as error:
         raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
     return dg.MaterializeResult(metadata=deployment_metadata(target.name, status, target.history()))
+
+
+def prepared(
+    context: dg.AssetExecutionContext,
+    models: ModelRegistry,
+    store: ObjectStore,
+    deployment: DeploymentResource,
+    version: int,
+) -> Rollout:
+    """The rollout of a version that has won, and whose bundle is whole.
+
+    Raises:
+        DeploymentError: it has not, or is not.
+    """
+    tags = version_tags(models, version)
+    champion = judged_against(tags, version)
+    verified_bundle(store, models.name, version, tags.get("bundle_sha256"))
+    owner = context.run.root_run_id or context.run.run_id
+    by = f"Dagster run {context.run.run_id}"
+    return Rollout(deployment.target(), version, champion, owner, by, deployment.rules, context.log.info)
+
+
+def newest_winner(context: dg.AssetExecutionContext, models: ModelRegistry) -> int | None:
+    """The version behind `staging`; None when it has lost, which is no reason for a run to fail.
+
+    Raises:
+        DeploymentError: none was registered yet.
+    """
+    version = newest_candidate(models)
+    tags = version_tags(models, version)
+    if tags.get(DECISION_TAG) == PROMOTE:
+        return version
+    context.log.info("version %d stays in staging: %s", version, tags.get(REASON_TAG))
+    return None
 
 
 def newest_candidate(models: ModelRegistry) -> int:

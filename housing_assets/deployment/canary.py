@@ -7,9 +7,8 @@ import numpy as np
 from scipy import stats
 
 from housing_assets.deployment.target import Counts, Histogram, Reading
-from housing_serving.features import FloatArray
 
-# Chance of calling a canary slow or shifted that is neither, per look.
+# Chance of calling a canary slow that is not, per look.
 SIGNIFICANCE = 0.001
 
 
@@ -26,7 +25,8 @@ class CanaryRules:
         max_error_rate: Share of its requests it may fail.
         max_slow_ratio: What counts as slow: so many times the stable version's 99th percentile.
         min_slow_seconds: Nothing faster than this counts as slow.
-        max_price_psi: Population stability index of its prices against the stable version's.
+        max_price_shift: How far its mean price may lie from the stable version's, of the same instances.
+        max_price_difference: How far its prices may lie from those on average, either way.
     """
 
     percent: float = 10.0
@@ -37,7 +37,8 @@ class CanaryRules:
     max_error_rate: float = 0.05
     max_slow_ratio: float = 2.0
     min_slow_seconds: float = 0.1
-    max_price_psi: float = 0.2
+    max_price_shift: float = 0.15
+    max_price_difference: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ def since(before: Counts, now: Counts) -> Counts:
         now.errors - before.errors,
         _histogram_since(before.latencies, now.latencies),
         prices,
+        now.price_difference - before.price_difference,
     )
 
 
@@ -134,38 +136,25 @@ def slow(stable: Counts, canary: Counts, rules: CanaryRules) -> str | None:
 
 
 def shifted(stable: Counts, canary: Counts, rules: CanaryRules) -> str | None:
-    """What there is to say when its prices are distributed otherwise than the stable version's.
-
-    Both answer random shares of the same traffic. Instances of one request resemble each other, so the
-    chi-square test counts requests, not instances; of few requests it would not be valid.
-    """
-    if canary.requests < rules.min_requests:
+    """What there is to say when it prices the same instances otherwise than the stable version."""
+    if stable.prices is None or canary.prices is None or canary.requests < rules.min_requests:
         return None
-    if stable.prices is None or canary.prices is None or not stable.prices.size or not canary.prices.size:
+    if not canary.prices.size:
         return None
-    expected = stable.prices.counts / stable.prices.size
-    found = canary.prices.counts / canary.prices.size
-    psi = population_stability(expected, found)
-    answered = (stable.requests - stable.errors, canary.requests - canary.errors)
-    table = np.vstack([expected * answered[0], found * answered[1]])
-    table = table[:, table.sum(axis=0) > 0]
-    if psi <= rules.max_price_psi or table.shape[1] < 2:
-        return None
-    if stats.chi2_contingency(table).pvalue >= SIGNIFICANCE:
-        return None
-    return (
-        f"its prices have shifted: mean ${canary.prices.mean:,.0f} against ${stable.prices.mean:,.0f}, "
-        f"population stability index {psi:.2f}, at most {rules.max_price_psi:.2f} is allowed"
-    )
-
-
-def population_stability(expected: FloatArray, found: FloatArray) -> float:
-    """The population stability index of two distributions over the same bins.
-
-    Empty bins count as one in ten thousand.
-    """
-    expected, found = np.maximum(expected, 1e-4), np.maximum(found, 1e-4)
-    return float(np.sum((found - expected) * np.log(found / expected)))
+    expected, found = stable.prices.mean, canary.prices.mean
+    shift = found / expected - 1
+    if abs(shift) > rules.max_price_shift:
+        return (
+            f"its prices have shifted by {shift:+.0%}: ${found:,.0f} on average, of the same instances "
+            f"${expected:,.0f} by the stable version; {rules.max_price_shift:.0%} is allowed"
+        )
+    difference = canary.price_difference / canary.prices.total
+    if difference > rules.max_price_difference:
+        return (
+            f"its prices differ from the stable version's by {difference:.0%} of their size on average, "
+            f"{rules.max_price_difference:.0%} is allowed"
+        )
+    return None
 
 
 def _histogram_since(before: Histogram, now: Histogram) -> Histogram:

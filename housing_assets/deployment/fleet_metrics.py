@@ -15,9 +15,10 @@ TIMEOUT_SECONDS = 5.0
 REQUESTS = "housing_release_requests_total"
 LATENCY = "housing_release_request_duration_seconds"
 PRICES = "housing_release_price_dollars"
+DIFFERENCES = "housing_release_price_difference_dollars_total"
 SERVING = "housing_models_serving"
 UNLOADABLE = "housing_release_unloadable_models"
-_TOTALS = (REQUESTS, f"{LATENCY}_bucket", f"{LATENCY}_sum", f"{PRICES}_bucket", f"{PRICES}_sum")
+_TOTALS = (REQUESTS, DIFFERENCES, f"{LATENCY}_bucket", f"{LATENCY}_sum", f"{PRICES}_bucket", f"{PRICES}_sum")
 
 
 class Series(NamedTuple):
@@ -113,6 +114,7 @@ class FleetMetrics:
             errors=failed,
             latencies=self._histogram(LATENCY, labels),
             prices=self._histogram(PRICES, labels),
+            price_difference=self._totals.get(_series(DIFFERENCES, model_version=str(version)), 0.0),
         )
 
     def _histogram(self, name: str, labels: Mapping[str, str]) -> Histogram:

@@ -72,14 +72,17 @@ class Counts:
         errors: Those that it did not answer; on a fleet, another version answered them.
         latencies: Requests by latency: upper bounds in seconds, ascending, infinity last, and how many
             lay between the bound before and this one.
-        prices: Priced instances by predicted price in dollars, as `latencies`; None where the target's
-            metrics have no prices.
+        prices: Instances that the canary was asked for, by the price this version predicts, in dollars, as
+            `latencies`; None where the target's metrics have no prices.
+        price_difference: Sum of the absolute differences between this version's prices and the stable
+            version's, of the same instances; of the canary only.
     """
 
     requests: float
     errors: float
     latencies: Histogram
     prices: Histogram | None = None
+    price_difference: float = 0.0
 
 
 @dataclass(frozen=True)

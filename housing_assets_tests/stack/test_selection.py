@@ -66,7 +66,7 @@ def test_the_command_line_runs_the_selected_assets_alone(
     before = set(stack.runs())
     command = [
         *(str(Path(sys.executable).parent / "dagster"), "asset", "materialize"),
-        *("-m", "housing_assets.definitions", "--select", "sweep_result*", "--partition", SNAPSHOT),
+        *("-m", "housing_assets.definitions", "--select", "sweep_result+", "--partition", SNAPSHOT),
         *("--config-json", json.dumps(selected_config)),
     ]
     done = stack.run(command)
