@@ -119,6 +119,16 @@ def test_the_service_alone_has_every_figure(serving: Done) -> None:
         assert number(measured) > 0 or name.startswith("grown")
 
 
+def test_a_fleet_is_measured_while_it_is_redeployed_next_to_its_rest() -> None:
+    require("wrk")
+    done = benchmarks("--quick", "--only", "releasing")
+    assert done.returncode == 0, done.stderr
+    [[what, figure, changing, resting, ratio, goal, peer]] = cells(done)
+    assert (what, figure) == ("4 processes, 16 connections", "p99 while redeploying, ms")
+    assert (goal, peer) == ("0.5", "itself at rest")
+    assert number(ratio) == pytest.approx(number(resting) / number(changing), rel=0.05)
+
+
 def test_a_peer_that_does_not_start_ends_the_run_with_its_last_words() -> None:
     require("wrk")
     # An interpreter without MLServer.

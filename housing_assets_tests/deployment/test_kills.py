@@ -1,6 +1,7 @@
 """Processes of a release that are killed at random moments: what is left is always one release."""
 
 import multiprocessing
+import os
 import random
 import signal
 import time
@@ -26,7 +27,7 @@ from housing_assets_tests.deployment.fleets import (
     wait_until,
 )
 
-KILLS = 20
+KILLS = int(os.environ.get("HOUSING_RELEASE_KILLS", "8"))
 PROCESSES = 2
 VERSIONS = (1, 2, 3)
 # Long enough to be hit in the middle of it, short enough to be passed.

@@ -3,6 +3,7 @@
 Runs after the backfill, whose first version is released by the sensor.
 """
 
+import itertools
 import json
 import os
 import re
@@ -17,12 +18,13 @@ from typing import Any
 import pytest
 import requests
 
-from housing_assets.demo import EXAMPLE
 from housing_assets.deployment.fleet import FleetTarget
+from housing_assets.sources import packaged_source, parse
 from housing_assets.storage import open_store
 from housing_assets_tests.running_stack import LOCATION, Stack, wait_for
 from housing_assets_tests.stack.conftest import SNAPSHOTS, DisturbedBackfill
 from housing_assets_tests.stack.test_backfill import mlflow_client
+from housing_serving.features import RAW_FEATURES
 from housing_serving.releases import change
 
 MODEL = "housing_price_model"
@@ -127,16 +129,19 @@ def test_a_trial_that_nobody_watches_any_more_is_ended(stack: Stack, better: int
 
 @contextmanager
 def callers(stack: Stack) -> Iterator[None]:
-    """Somebody asks for prices all the time, and every answer must be one."""
+    """Somebody asks for prices all over California, all the time, and every answer must be one."""
     over = threading.Event()
     failures: list[str] = []
+    rows = parse(packaged_source())[list(RAW_FEATURES)].dropna().sample(500, random_state=0)
+    bodies = itertools.cycle([{"instances": [row]} for row in rows.to_dict("records")])
+    taking = threading.Lock()
 
     def call() -> None:
         with requests.Session() as session:
             while not over.is_set():
-                answer = session.post(
-                    f"http://127.0.0.1:{stack.port}/api/v1/predict", json={"instances": [EXAMPLE]}, timeout=30
-                )
+                with taking:
+                    body = next(bodies)
+                answer = session.post(f"http://127.0.0.1:{stack.port}/api/v1/predict", json=body, timeout=30)
                 if answer.status_code != 200:
                     failures.append(answer.text)
                 over.wait(0.005)
