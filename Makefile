@@ -37,7 +37,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 
 .PHONY: test
 test: setup ## Run the tests with branch coverage, on all processors
-	@$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90
+	@$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90
 
 .PHONY: check
 check: setup ## Lint, format, strict types, import contracts, and that Dagster can load the graph

