@@ -132,8 +132,8 @@ def failing_bundle(version: int) -> dict[str, bytes]:
     return with_model(version, nodes, constants)
 
 
-def slow_bundle(version: int, size: int = 700) -> dict[str, bytes]:
-    """A bundle that prices right, after multiplying large matrices: a tenth of a second and more."""
+def slow_bundle(version: int, size: int = 1200) -> dict[str, bytes]:
+    """A bundle that prices right, after multiplying large matrices: a quarter of a second and more."""
     nodes = [
         helper.make_node("Gather", ["features", "income"], ["column"], axis=1),
         helper.make_node("ReduceSum", ["column"], ["sum"], keepdims=0),

@@ -90,7 +90,7 @@ def test_a_better_model_materialized_in_the_ui_reaches_every_process(
     assert seconds < 45
     wait_for("the alias", lambda: aliased(stack, "production") == better, 60)
     assert aliased(stack, "previous") == int(before)
-    assert deployed(stack)[-1] == better
+    wait_for("the end of its run", lambda: deployed(stack)[-1] == better, SECONDS)
 
 
 @pytest.mark.timeout(600)
