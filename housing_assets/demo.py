@@ -17,6 +17,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from housing_assets.deployment.smoke import EXAMPLE
 from housing_assets.instance import prepare_instance
 from housing_assets.mlflow_runs import MlflowRuns, TrackingUnavailable
 from housing_assets.orphans import fail_orphans
@@ -29,18 +30,6 @@ if TYPE_CHECKING:
 
 READY_TIMEOUT_SECONDS = 60.0
 LOOPBACK = "127.0.0.1"
-# The first row of the published table: a block group in the Berkeley hills that sold at 452,600.
-EXAMPLE = {
-    "longitude": -122.23,
-    "latitude": 37.88,
-    "housing_median_age": 41,
-    "total_rooms": 880,
-    "total_bedrooms": 129,
-    "population": 322,
-    "households": 126,
-    "median_income": 8.3252,
-    "ocean_proximity": "NEAR BAY",
-}
 
 
 class DemoError(RuntimeError):
