@@ -6,10 +6,21 @@ from collections.abc import Callable
 import requests
 import tenacity
 
-from housing_assets.deployment.smoke import EXAMPLE
 from housing_assets.deployment.target import DeploymentError
 
 TIMEOUT_SECONDS = 10.0
+# A block group in the Berkeley hills, without bedrooms: imputation has to work as well.
+EXAMPLE = {
+    "longitude": -122.23,
+    "latitude": 37.88,
+    "housing_median_age": 41,
+    "total_rooms": 880,
+    "total_bedrooms": None,
+    "population": 322,
+    "households": 126,
+    "median_income": 8.3252,
+    "ocean_proximity": "NEAR BAY",
+}
 UNKNOWN_CALLER = (
     "whoever deploys needs roles/run.invoker, and credentials that can make ID tokens: a service account's"
 )
