@@ -11,6 +11,7 @@ from housing_assets.settings import Deployment, Settings
 # A training uses every core, so a backfill runs one at a time, and people still get a second slot.
 MAX_CONCURRENT_RUNS = 2
 MAX_CONCURRENT_BACKFILL_RUNS = 1
+DEQUEUE_SECONDS = 1
 
 
 def instance_config(settings: Settings) -> dict[str, Any]:
@@ -27,6 +28,8 @@ def instance_config(settings: Settings) -> dict[str, Any]:
                 ],
             }
         },
+        # A deployment waits for nobody, so it does not wait for the next look at the queue either.
+        "run_queue": {"dequeue_interval_seconds": DEQUEUE_SECONDS},
         # A crashed worker is retried; a failed step (bad data, failed check) is a person's to look at.
         "run_retries": {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": False},
         "run_monitoring": {"enabled": True, "start_timeout_seconds": 90, "poll_interval_seconds": 15},

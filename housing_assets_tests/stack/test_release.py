@@ -87,7 +87,9 @@ def test_a_better_model_materialized_in_the_ui_reaches_every_process(
         seconds = time.monotonic() - begun
     with capsys.disabled():
         print(f"\nfrom the materialization to every process: {seconds:.1f} s")  # noqa: T201
-    assert seconds < 45
+    # Beside other tests on the same processors it would be their time that is measured.
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        assert seconds < 45
     wait_for("the alias", lambda: aliased(stack, "production") == better, 60)
     assert aliased(stack, "previous") == int(before)
     wait_for("the end of its run", lambda: deployed(stack)[-1] == better, SECONDS)
