@@ -11,13 +11,16 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 import requests
 
 from housing_assets.settings import Settings
 from housing_assets.supervision import process_infos
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 POLL_SECONDS = 0.3
 LOCATION = {"repositoryLocationName": "housing", "repositoryName": "__repository__"}
@@ -74,7 +77,12 @@ class Stack:
             **settings,
         }
         known = {str(field.validation_alias) for field in Settings.model_fields.values()}
-        inherited = {name: value for name, value in os.environ.items() if name not in known}
+        # Measuring coverage makes every process of the stack a third slower, and a killed one loses it anyway.
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in known and not name.startswith("COVERAGE")
+        }
         self.environment = {**inherited, "DAGSTER_HOME": str(self.home / "dagster"), **ours}
         self.settings = Settings.model_validate(ours)
         self.answers_at_start: dict[str, int] = {}
@@ -146,6 +154,12 @@ class Stack:
             lambda: next((run for run in [self.runs()[run_id]] if run["status"] in ends), None),
             seconds,
         )
+
+    def mlflow_client(self) -> "MlflowClient":
+        """A client of the tracking server."""
+        from mlflow import MlflowClient  # noqa: PLC0415  (seconds to import)
+
+        return MlflowClient(f"http://127.0.0.1:{self.mlflow_port}")
 
     def backfill(self, backfill_id: str) -> dict[str, Any]:
         """A backfill's status, runs and partition counts."""

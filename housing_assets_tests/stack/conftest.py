@@ -1,18 +1,22 @@
 """One running stack for all tests of this package, and one backfill that is disturbed half-way."""
 
+import itertools
 import os
 import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
 
 from housing_assets.sources import packaged_source, parse
 from housing_assets_tests.running_stack import Stack, wait_for
+from housing_assets_tests.stack.released import launch, registered_by
 
-SNAPSHOTS = ("2025-01-05", "2025-01-12", "2025-01-19", "2025-01-26")
+WEEKS = int(os.environ.get("HOUSING_STACK_WEEKS", "3"))
+SNAPSHOTS = tuple(str(date(2025, 1, 5) + timedelta(weeks=week)) for week in range(WEEKS))
 ASSETS = (
     *("raw_housing", "processed_housing", "featured_housing", "train_set", "test_set"),
     *("imputer", "preprocessing_pipeline", "model_selection", "sweep_result", "registered_model"),
@@ -21,8 +25,9 @@ LAUNCH_BACKFILL = """mutation ($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
   __typename ... on LaunchBackfillSuccess {backfillId} ... on PythonError {message}
   ... on RunConfigValidationInvalid {errors {message}}}}"""
-BACKFILL_SECONDS = 480.0
-ROWS = 4000
+BACKFILL_SECONDS = 300.0 + 60.0 * WEEKS
+# Rows of the first week, the second, and so on, again and again: some models are better than those before.
+ROWS = (3000, 2000, 6000)
 
 
 @dataclass
@@ -67,11 +72,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def run_config(stack: Stack) -> dict[str, Any]:
     """Few rows and small budgets: a run of the whole graph in half a minute; all rows for pictures."""
-    path = stack.folder / "block groups.csv"
-    rows = parse(packaged_source())
-    (rows if updates_images() else rows.sample(ROWS, random_state=0)).to_csv(path, index=False)
+    table = parse(packaged_source())
+    for snapshot, size in zip(SNAPSHOTS, itertools.cycle(ROWS), strict=False):
+        rows = table if updates_images() else table.sample(size, random_state=0)
+        rows.to_csv(stack.folder / f"block groups {snapshot}.csv", index=False)
     settings: dict[str, dict[str, Any]] = {
-        "raw_housing": {"location": str(path)},
+        "raw_housing": {"location": str(stack.folder / "block groups {snapshot}.csv")},
         "imputer": {"strategy": "median"},
         "preprocessing_pipeline": {"scan_largest_k": 3},
         "model_selection": {"families": ["GradientBoosting"], "n_folds": 2},
@@ -83,12 +89,12 @@ def run_config(stack: Stack) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def backfill(stack: Stack, run_config: dict[str, Any]) -> DisturbedBackfill:
-    """Four snapshots of the whole graph, launched as the UI does; twice the daemon is killed half-way."""
+    """Some snapshots of the whole graph, launched as the UI does; twice the daemon is killed half-way."""
     params = {
         "assetSelection": [{"path": [name]} for name in ASSETS],
         "partitionNames": list(SNAPSHOTS),
         "runConfigData": run_config,
-        "title": "Four weeks",
+        "title": "Some weeks",
     }
     launched = stack.graphql(LAUNCH_BACKFILL, params=params)["launchPartitionBackfill"]
     assert launched["__typename"] == "LaunchBackfillSuccess", launched
@@ -107,6 +113,14 @@ def backfill(stack: Stack, run_config: dict[str, Any]) -> DisturbedBackfill:
     wait_for("the end of the backfill", lambda: ended(stack, disturbed.backfill_id), BACKFILL_SECONDS)
     disturbed.seconds = time.monotonic() - begun
     return disturbed
+
+
+@pytest.fixture(scope="session")
+def better(stack: Stack, backfill: DisturbedBackfill, run_config: dict[str, Any]) -> int:
+    """A version that was trained on all rows, registered by a run as the UI launches it."""
+    settings = {"ops": {name: value for name, value in run_config["ops"].items() if name != "raw_housing"}}
+    run_id = launch(stack, "training_job", settings, {"dagster/partition": SNAPSHOTS[-1]})
+    return wait_for("a better version", lambda: registered_by(stack, run_id), 400)
 
 
 def running_step(stack: Stack, disturbed: DisturbedBackfill) -> str:

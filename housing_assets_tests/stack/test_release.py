@@ -3,77 +3,67 @@
 Runs after the backfill, whose first version is released by the sensor.
 """
 
-import itertools
-import json
 import os
-import re
 import signal
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
-import requests
 
 from housing_assets.deployment.fleet import FleetTarget
-from housing_assets.sources import packaged_source, parse
 from housing_assets.storage import open_store
-from housing_assets_tests.running_stack import LOCATION, Stack, wait_for
-from housing_assets_tests.stack.conftest import SNAPSHOTS, DisturbedBackfill
-from housing_assets_tests.stack.test_backfill import mlflow_client
-from housing_serving.features import RAW_FEATURES
+from housing_assets_tests.running_stack import Stack, wait_for
+from housing_assets_tests.stack.conftest import DisturbedBackfill
+from housing_assets_tests.stack.released import (
+    MODEL,
+    PROCESSES,
+    aliased,
+    all_versions,
+    callers,
+    deployed,
+    launch,
+    release_of,
+    serving,
+)
 from housing_serving.releases import change
 
-MODEL = "housing_price_model"
-LAUNCH = """mutation ($params: ExecutionParams!) {launchPipelineExecution(executionParams: $params) {
-  __typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}
-  ... on RunConfigValidationInvalid {errors {message}}}}"""
-EVENTS = """query ($keys: [AssetKeyInput!]!) {assetNodes(assetKeys: $keys) {assetMaterializations(limit: 20) {
-  runId metadataEntries {label ... on IntMetadataEntry {intValue} ... on TextMetadataEntry {text}}}}}"""
 TICKS = """query ($name: String!) {sensorOrError(sensorSelector: {sensorName: $name,
   repositoryLocationName: "housing", repositoryName: "__repository__"}) {... on Sensor {
   sensorState {ticks(limit: 50) {status skipReason runIds error {message}}}}}}"""
 SECONDS = 120.0
-PROCESSES = 4
 
 
 @pytest.mark.timeout(600)
-def test_the_first_version_of_the_backfill_is_deployed_and_no_other(
+def test_what_the_gate_let_pass_is_deployed_in_order_and_nothing_else(
     stack: Stack, backfill: DisturbedBackfill
 ) -> None:
-    [*versions] = wait_for("the first deployment", lambda: deployed(stack), SECONDS)
-    assert len(versions) == 1
-    assert aliased(stack, "production") == versions[0]
-    assert serving(stack) == {str(versions[0]): PROCESSES}
-    decisions = {int(version.version): version.tags["promotion"] for version in all_versions(stack)}
-    assert [number for number, decision in sorted(decisions.items()) if decision == "promote"] == versions
+    versions = sorted(all_versions(stack), key=lambda version: int(version.version))
+    winners = [version for version in versions if version.tags["promotion"] == "promote"]
+    numbers = [int(version.version) for version in winners]
+    wait_for("their deployment", lambda: deployed(stack) == numbers, SECONDS)
+    assert 1 < len(winners) < len(versions)
+    # Never an older week in place of a newer one, and each has beaten the one that served until then.
+    weeks = [version.tags["snapshot"] for version in winners]
+    assert weeks == sorted(set(weeks))
+    beaten = [version.tags["promotion_champion"] for version in winners]
+    assert beaten == ["none", *map(str, numbers[:-1])]
+    assert aliased(stack, "production") == numbers[-1]
+    assert serving(stack) == {str(numbers[-1]): PROCESSES}
 
 
 def test_a_version_that_lost_stays_in_staging_with_its_report_and_the_tick_says_why(
     stack: Stack, backfill: DisturbedBackfill
 ) -> None:
-    newest = max(all_versions(stack), key=lambda version: int(version.version))
-    assert newest.tags["promotion"] == "keep"
-    assert aliased(stack, "staging") == int(newest.version)
-    folder = stack.home / "storage" / "models" / MODEL / newest.version
-    assert newest.tags["promotion_reason"][1:] in (folder / "promotion.md").read_text()
-    stays = f"version {newest.version} stays in staging: {newest.tags['promotion_reason']}"
+    numbers = [int(version.version) for version in all_versions(stack)]
+    assert aliased(stack, "staging") == max(numbers)
+    loser = next(version for version in all_versions(stack) if version.tags["promotion"] == "keep")
+    folder = stack.home / "storage" / "models" / MODEL / loser.version
+    assert loser.tags["promotion_reason"][1:] in (folder / "promotion.md").read_text()
+    stays = f"version {loser.version} stays in staging: {loser.tags['promotion_reason']}"
     wait_for(
         "a tick that says so",
         lambda: any(stays in reason for reason in skip_reasons(stack, "redeploy_api_on_new_model")),
         SECONDS,
     )
-
-
-@pytest.fixture(scope="module")
-def better(stack: Stack, backfill: DisturbedBackfill, run_config: dict[str, Any]) -> int:
-    """A version that was trained on all rows, registered by a run as the UI launches it."""
-    settings = {"ops": {name: value for name, value in run_config["ops"].items() if name != "raw_housing"}}
-    run_id = launch(stack, "training_job", settings, {"dagster/partition": SNAPSHOTS[-1]})
-    return wait_for("a better version", lambda: registered_by(stack, run_id), 400)
 
 
 @pytest.mark.timeout(600)
@@ -129,102 +119,9 @@ def test_a_trial_that_nobody_watches_any_more_is_ended(stack: Stack, better: int
     assert "has ended without a decision" in last["reason"]
 
 
-@contextmanager
-def callers(stack: Stack) -> Iterator[None]:
-    """Somebody asks for prices all over California, all the time, and every answer must be one."""
-    over = threading.Event()
-    failures: list[str] = []
-    rows = parse(packaged_source())[list(RAW_FEATURES)].dropna().sample(500, random_state=0)
-    bodies = itertools.cycle([{"instances": [row]} for row in rows.to_dict("records")])
-    taking = threading.Lock()
-
-    def call() -> None:
-        with requests.Session() as session:
-            while not over.is_set():
-                with taking:
-                    body = next(bodies)
-                answer = session.post(f"http://127.0.0.1:{stack.port}/api/v1/predict", json=body, timeout=30)
-                if answer.status_code != 200:
-                    failures.append(answer.text)
-                over.wait(0.005)
-
-    threads = [threading.Thread(target=call, daemon=True) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join(30)
-    assert failures == []
-
-
-def launch(stack: Stack, job: str, config: dict[str, Any], tags: dict[str, str]) -> str:
-    """Launch a run as the UI does; returns its id."""
-    params = {
-        "selector": {**LOCATION, "jobName": job},
-        "runConfigData": config,
-        "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
-    }
-    launched = stack.graphql(LAUNCH, params=params)["launchPipelineExecution"]
-    assert launched["__typename"] == "LaunchRunSuccess", launched
-    return str(launched["run"]["runId"])
-
-
-def registered_by(stack: Stack, run_id: str) -> int | None:
-    """The version whose materialization a run has reported."""
-    [node] = stack.graphql(EVENTS, keys=[{"path": ["registered_model"]}])["assetNodes"]
-    for event in node["assetMaterializations"]:
-        entries = {entry["label"]: entry for entry in event["metadataEntries"]}
-        if event["runId"] == run_id:
-            assert entries["promotion"]["text"] == "promote", entries["promotion_reason"]["text"]
-            return int(entries["model_version"]["intValue"])
-    return None
-
-
 def retry_of(stack: Stack, run_id: str) -> str | None:
     """The run that took up what another one left."""
     return next((each for each, run in stack.runs().items() if run["parentRunId"] == run_id), None)
-
-
-def deployed(stack: Stack) -> list[int]:
-    """The versions whose deployment has succeeded, in order."""
-    return [
-        int(run["tags"]["housing/model_version"])
-        for run in stack.runs().values()
-        if "housing/model_version" in run["tags"] and run["status"] == "SUCCESS"
-    ]
-
-
-def serving(stack: Stack) -> dict[str, int]:
-    """Processes by the version that they serve."""
-    text = requests.get(f"http://127.0.0.1:{stack.port}/metrics", timeout=10).text
-    found = re.findall(r"^housing_models_serving{(.*)} (\d+)", text, re.MULTILINE)
-    versions: Counter[str] = Counter()
-    for labels, count in found:
-        version = re.search(r'model_version="(\d+)"', labels)
-        if version and 'track="stable"' in labels and int(count):
-            versions[version[1]] += int(count)
-    return dict(versions)
-
-
-def release_of(stack: Stack) -> dict[str, Any]:
-    """The release record."""
-    record: dict[str, Any] = json.loads(
-        (stack.home / "storage" / "releases" / "housing-price-api.json").read_bytes()
-    )
-    return record
-
-
-def aliased(stack: Stack, alias: str) -> int:
-    """The version behind an alias."""
-    return int(mlflow_client(stack).get_model_version_by_alias(MODEL, alias).version)
-
-
-def all_versions(stack: Stack) -> list[Any]:
-    """Every registered version."""
-    return list(mlflow_client(stack).search_model_versions(f"name='{MODEL}'"))
 
 
 def skip_reasons(stack: Stack, sensor: str) -> list[str]:
