@@ -77,7 +77,7 @@ class Stack:
             **settings,
         }
         known = {str(field.validation_alias) for field in Settings.model_fields.values()}
-        # Measuring coverage makes every process of the stack a third slower, and a killed one loses it anyway.
+        # Measuring coverage makes every process a third slower, and a killed one loses it anyway.
         inherited = {
             name: value
             for name, value in os.environ.items()
