@@ -4,7 +4,6 @@ Every deployment here is requested by the sensor and run by the daemon, in the s
 The version is a copy of one that was trained, registered and reported as `registered_model` reports it.
 """
 
-import json
 import os
 import random
 import signal
@@ -91,11 +90,13 @@ def report_version(stack: Stack, trained: int, champion: int) -> int:
     """
     client = stack.mlflow_client()
     origin = client.get_model_version(MODEL, str(trained))
-    created = client.create_model_version(MODEL, source=origin.source, run_id=origin.run_id)
+    model_id = origin.source.removeprefix("models:/")
+    created = client.create_model_version(MODEL, origin.source, run_id=origin.run_id, model_id=model_id)
     version = int(created.version)
     store = open_store(str(stack.home / "storage"))
     files = {name.rsplit("/", 1)[1]: store.read(name) for name in store.list(f"models/{MODEL}/{trained}/")}
-    files[MANIFEST_FILE] = json.dumps({**json.loads(files[MANIFEST_FILE]), "model_version": version}).encode()
+    manifest = load_bundle(store, MODEL, trained).manifest
+    files[MANIFEST_FILE] = manifest.model_copy(update={"model_version": version}).to_json()
     for name in sorted(files, key=lambda name: name == MANIFEST_FILE):
         store.write(f"models/{MODEL}/{version}/{name}", files[name])
     assert load_bundle(store, MODEL, version).manifest.model_version == version
