@@ -51,6 +51,8 @@ class Kill:
 def test_whatever_is_killed_one_run_deploys_the_version_everywhere(
     stack: Stack, better: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # A version is judged against what serves, so the one before must have got there.
+    wait_for("the version to begin with", lambda: deployed(stack)[-1] == better, SECONDS)
     seed = time.time_ns() % 1_000_000
     moments = random.Random(seed)
     # Each kind equally often, the worker first: it is also the writer of the release record.
