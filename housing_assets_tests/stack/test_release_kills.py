@@ -33,7 +33,7 @@ from housing_assets_tests.stack.released import (
 )
 from housing_serving.bundle import MANIFEST_FILE, sha256_hex
 
-KILLS = int(os.environ.get("HOUSING_STACK_KILLS", "2"))
+KILLS = int(os.environ.get("HOUSING_STACK_KILLS", "1"))
 # A worker killed before its first event is missed after 90 s; a retry then takes up what it left.
 SECONDS = 240.0
 # From the report of a version to the end of its deployment on a machine that does nothing else.
