@@ -129,13 +129,17 @@ class Rollout:
         start = self._reading()
         began = time.monotonic()
         said = 0.0
+        before = "watch"
         while True:
             time.sleep(LOOK_SECONDS)
             seconds = time.monotonic() - began
             verdict = judge(start, self._reading(), seconds, self.rules)
-            if verdict.action == "promote":
+            # Numbers can be read in the midst of an update, when a sum holds a batch that its counts still
+            # lack: what one reading says has to be said by the next one too.
+            confirmed, before = verdict.action == before, verdict.action
+            if verdict.action == "promote" and confirmed:
                 return verdict.reason
-            if verdict.action == "abort":
+            if verdict.action == "abort" and confirmed:
                 raise CanaryRejected(f"version {self.version} is not promoted: {verdict.reason}")
             if seconds - said >= self.rules.window_seconds / 5:
                 said = seconds
