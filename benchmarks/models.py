@@ -9,17 +9,12 @@ from sklearn.pipeline import Pipeline
 
 from housing_assets.ml.export import bundle_files
 from housing_assets.ml.imputation import BedroomImputer
+from housing_assets.ml.intervals import Interval
 from housing_assets.ml.preprocessing import fit_preprocessing
-from housing_assets.ml.training import Interval, fit_model
+from housing_assets.ml.published import FOREST as PUBLISHED_FOREST
+from housing_assets.ml.training import fit_model
 
-# What the published service answers with.
-PUBLISHED_FOREST = {
-    "n_estimators": 128,
-    "max_depth": 23,
-    "min_samples_split": 9,
-    "min_samples_leaf": 9,
-    "max_features": "log2",
-}
+__all__ = ["PUBLISHED_FOREST", "exported", "fitted"]
 
 
 def fitted(rows: pd.DataFrame, family: str, hyperparameters: Mapping[str, Any]) -> Pipeline:

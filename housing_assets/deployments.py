@@ -6,8 +6,9 @@ from dagster_gcp import GCSResource
 from housing_assets.deployment.resource import DeploymentResource
 from housing_assets.io_managers import HousingIOManager
 from housing_assets.registry import RegistryResource
-from housing_assets.resources import SourceResource, StorageResource
+from housing_assets.resources import FeatureResource, SourceResource, StorageResource
 from housing_assets.settings import Executor, Settings
+from housing_assets.sweep_engines import SweepResource
 from housing_assets.tracking import TrackingResource
 
 
@@ -18,10 +19,18 @@ def build_resources(settings: Settings) -> dict[str, object]:
         "storage": storage,
         "io_manager": HousingIOManager(storage=storage),
         "source": SourceResource(location=settings.source_uri, sha256=settings.source_sha256),
+        "features": FeatureResource(),
         "tracking": TrackingResource(
             storage=storage,
             mlflow_tracking_uri=settings.tracking_uri,
             mlflow_experiment=settings.mlflow_experiment,
+            wandb_project=settings.wandb_project,
+            wandb_entity=settings.wandb_entity,
+            wandb_online=settings.wandb_api_key is not None,
+            wandb_folder=str((settings.home / "wandb").resolve()),
+        ),
+        "sweep": SweepResource(
+            folder=str((settings.home / "sweeps").resolve()),
             wandb_project=settings.wandb_project,
             wandb_entity=settings.wandb_entity,
             wandb_online=settings.wandb_api_key is not None,

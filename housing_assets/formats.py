@@ -18,10 +18,15 @@ from pyarrow import parquet
 
 # Types beyond what skops trusts by itself; reading an object that holds any other type fails.
 TRUSTED_TYPES: tuple[str, ...] = (
+    "collections.OrderedDict",
+    "collections.defaultdict",
     "housing_assets.ml.imputation.BedroomImputer",
     "housing_assets.ml.preprocessing.FeatureEncoder",
     "housing_assets.ml.preprocessing.RowFeatures",
     "housing_serving.features.FeatureSpec",
+    "housing_serving.neighbours.Neighbourhood",
+    "lightgbm.basic.Booster",
+    "lightgbm.sklearn.LGBMRegressor",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.tree._tree.Tree",
 )

@@ -44,8 +44,8 @@ def table_result(
 
 
 def markdown_table(frame: pd.DataFrame, max_rows: int = 30) -> dg.MarkdownMetadataValue:
-    """A small table as Markdown; rows past `max_rows` are counted, not shown."""
-    shown = frame.head(max_rows)
+    """A small table as Markdown; nulls are empty cells, rows past `max_rows` are counted, not shown."""
+    shown = frame.head(max_rows).astype(object).replace(float("nan"), None)
     text = shown.to_markdown(index=False, floatfmt=",.6g") or ""
     if len(frame) > len(shown):
         text += f"\n\n… and {len(frame) - len(shown):,} more rows"

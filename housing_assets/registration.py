@@ -12,8 +12,9 @@ from sklearn.pipeline import Pipeline
 
 from housing_assets.formats import TRUSTED_TYPES
 from housing_assets.ml.export import PARITY_TOLERANCE, bundle_files, check_parity
+from housing_assets.ml.intervals import Interval
 from housing_assets.ml.promotion import Champion, Decision, PromotionRules, UnreadableChampion, decide
-from housing_assets.ml.training import Evaluation, Interval
+from housing_assets.ml.training import Evaluation
 from housing_assets.model_card import ModelCard
 from housing_assets.registry import ModelRegistry
 from housing_assets.storage import (

@@ -149,5 +149,5 @@ def pinned_requirements() -> list[str]:
     """What loading the logged pipeline needs, at the versions that trained it."""
     from importlib.metadata import version  # noqa: PLC0415
 
-    packages = ("scikit-learn", "numpy", "pandas", "skops")
+    packages = ("lightgbm", "scikit-learn", "numpy", "pandas", "skops")
     return [f"{name}=={version(name)}" for name in packages]

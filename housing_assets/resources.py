@@ -7,6 +7,7 @@ import dagster as dg
 from dagster_gcp import GCSResource
 from pydantic import Field
 
+from housing_assets.ml.preprocessing import FeatureSettings
 from housing_assets.sources import Source, fetch, packaged_source, resolve
 from housing_assets.storage import ObjectStore, open_store
 
@@ -38,3 +39,54 @@ class SourceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         if chosen is None:
             return packaged_source()
         return fetch(resolve(chosen, snapshot), expected_sha256=self.sha256)
+
+
+DEFAULT_FEATURES = FeatureSettings()
+
+
+class FeatureResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Which features there are: the same for the comparison, the sweep and the registered model."""
+
+    ratios: bool = Field(
+        default=DEFAULT_FEATURES.ratios, description="Rooms, people and bedrooms per household and so on."
+    )
+    n_clusters: int | None = Field(
+        default=None,
+        ge=0,
+        le=200,
+        description="Number of geographic centres (K), 0 for none; left out, the one of the least "
+        "cross-validated price error in the K scan.",
+    )
+    gamma: float = Field(
+        default=DEFAULT_FEATURES.gamma,
+        gt=0,
+        description="Width of the similarity to a centre: exp(-gamma * squared distance in degrees).",
+    )
+    rotations: int = Field(
+        default=DEFAULT_FEATURES.rotations, ge=0, le=90, description="Coordinates along so many directions."
+    )
+    city_distances: bool = Field(
+        default=DEFAULT_FEATURES.city_distances, description="Distances to eight cities."
+    )
+    neighbours: bool = Field(
+        default=DEFAULT_FEATURES.neighbours, description="Prices and traits of the nearest training rows."
+    )
+    remote_share: float = Field(
+        default=DEFAULT_FEATURES.remote_share,
+        ge=0,
+        le=1,
+        description="Share of the training rows that are shown once more as if far from all others.",
+    )
+
+    def settings(self, n_clusters: int | None = None) -> FeatureSettings:
+        """The settings, with a number of centres for where none was chosen."""
+        chosen = self.n_clusters if self.n_clusters is not None else n_clusters
+        return FeatureSettings(
+            ratios=self.ratios,
+            n_clusters=DEFAULT_FEATURES.n_clusters if chosen is None else chosen,
+            gamma=self.gamma,
+            rotations=self.rotations,
+            city_distances=self.city_distances,
+            neighbours=self.neighbours,
+            remote_share=self.remote_share,
+        )

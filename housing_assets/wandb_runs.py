@@ -9,6 +9,7 @@ from housing_assets.ml.report import StepReport
 from housing_assets.storage import StoredObject
 
 if TYPE_CHECKING:
+    import wandb
     from wandb import Run
 
 
@@ -50,21 +51,34 @@ def start_run(
             job_type=job_type,
             tags=tags,
             reinit="create_new",
-            settings=wandb.Settings(
-                silent=True,
-                console="off",
-                disable_git=True,
-                save_code=False,
-                x_disable_stats=True,
-                init_timeout=INIT_TIMEOUT_SECONDS,
-            ),
+            settings=quiet_settings(),
         )
     except wandb.errors.Error as error:
-        server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-        raise WandbUnavailable(
-            f"W&B at {server} did not take a run for project {project}: check WANDB_API_KEY, WANDB_ENTITY "
-            "and the network, or unset WANDB_API_KEY to record offline"
-        ) from error
+        raise unavailable(project, "a run") from error
+
+
+def quiet_settings(**changes: Any) -> "wandb.Settings":  # noqa: ANN401  (passed on to wandb)
+    """Settings of every run: nothing is printed, and of the machine and the code nothing is sent."""
+    import wandb  # noqa: PLC0415
+
+    return wandb.Settings(
+        silent=True,
+        console="off",
+        disable_git=True,
+        save_code=False,
+        x_disable_stats=True,
+        init_timeout=INIT_TIMEOUT_SECONDS,
+        **changes,
+    )
+
+
+def unavailable(project: str, what: str) -> WandbUnavailable:
+    """The error to raise where the server did not take `what` for a project."""
+    server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    return WandbUnavailable(
+        f"W&B at {server} did not take {what} for project {project}: check WANDB_API_KEY, WANDB_ENTITY "
+        "and the network, or unset WANDB_API_KEY to record offline"
+    )
 
 
 def log_report(run: "Run", report: StepReport) -> None:

@@ -26,7 +26,8 @@ from housing_assets_tests.system_programs import require
 
 Done = subprocess.CompletedProcess[str]
 
-TRAINING = ("--only", "imputation", "--only", "prediction", "--only", "search")
+STAGES = ("imputation", "prediction", "explanation", "search", "sharing")
+TRAINING = tuple(argument for stage in STAGES for argument in ("--only", stage))
 TRAINING_ROWS = [
     ("bedrooms: one forest of 100", "seconds"),
     ("", "RMSE, bedrooms"),
@@ -34,8 +35,11 @@ TRAINING_ROWS = [
     ("", "RMSE, bedrooms"),
     ("predict 1 row: the bundle", "milliseconds"),
     ("predict 100 rows: the bundle", "milliseconds"),
+    ("explain 1 row of 50 trees", "milliseconds"),
+    ("explain 20 rows of 50 trees", "milliseconds"),
     ("forest sweep of 4 trials, stopping early", "seconds"),
     ("", "best wmape, %"),
+    ("forest sweep of 8 trials by 2 processes", "seconds"),
 ]
 SERVING_ROWS = [
     ("batch 1, 16 connections", EMPTY, "0.7"),
@@ -98,7 +102,31 @@ def test_the_table_of_training_has_every_row_with_three_numbers(training: Done) 
 
 def test_progress_tells_every_measurement(training: Done) -> None:
     titles = [line.split(":")[0].strip() for line in training.stderr.splitlines() if line.startswith("  ")]
-    assert titles == ["imputation"] * 3 + ["prediction"] * 2 + ["search"]
+    assert titles == ["imputation"] * 3 + ["prediction"] * 2 + ["explanation"] * 2 + ["search", "sharing"]
+
+
+def test_the_published_forest_is_compared_on_both_splits_and_in_new_places() -> None:
+    done = benchmarks("--quick", "--only", "published")
+    assert done.returncode == 0, done.stderr
+    rows = cells(done)
+    figures = ["rmse", "mae", "mape", "wmape", "r2"]
+    assert [row[0] for row in rows] == 3 * figures
+    for what, ours, forest, ratio, interval, *_ in rows:
+        if what == "r2":
+            assert (ratio, interval) == ("", "")
+            continue
+        assert number(ratio) == pytest.approx(number(ours) / number(forest), abs=0.001)
+        low, high = (float(bound) for bound in interval.split(" to "))
+        assert low < number(ratio) < high
+    # Only the published split can stand beside the published scores.
+    assert [len(row) for row in rows] == 5 * [5] + 5 * [7] + 5 * [5]
+    assert rows[5][5:] == ["53,277", "45,076"]
+    for title in (
+        "Stable hash split, 20%: ",
+        "Random split, 20%, seed 42: 80 test",
+        "Whole blocks of 0.5 degrees: ",
+    ):
+        assert title in done.stdout
 
 
 def test_the_service_is_measured_next_to_each_peer(serving: Done) -> None:
@@ -151,8 +179,9 @@ def test_help_says_what_is_measured_and_how_long_it_takes() -> None:
     for part in (
         "--quick",
         "--only",
-        "imputation|prediction|search|serving",
-        "ten minutes",
+        "imputation|prediction|explanation|search|serving|releasing|published|sharing",
+        "--source",
+        "fifteen minutes",
         "MLSERVER_PYTHON",
     ):
         assert part in shown.stdout

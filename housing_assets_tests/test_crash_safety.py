@@ -154,7 +154,7 @@ def seconds_of_a_training(home: Path) -> float:
 def test_trainings_killed_at_random_moments_leave_nothing_torn_and_the_next_one_succeeds(
     tmp_path: Path,
 ) -> None:
-    kills = int(os.environ.get("HOUSING_CRASH_KILLS", "2"))
+    kills = int(os.environ.get("HOUSING_CRASH_KILLS", "1"))
     moments = random.Random(int(os.environ.get("HOUSING_CRASH_SEED", "2026")))
     duration = seconds_of_a_training(tmp_path / "measured")
     home = Home(tmp_path / "home")

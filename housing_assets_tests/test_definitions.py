@@ -47,6 +47,7 @@ BLOCKING_CHECKS = {
     ("sweep_result", "best_params_are_complete"),
     ("registered_model", "bundle_matches_the_pipeline"),
     ("registered_model", "metrics_clear_the_floor"),
+    ("registered_model", "model_behaves_sensibly"),
     ("api_deployment", "service_answers_as_its_bundle"),
 }
 

@@ -40,10 +40,12 @@ LAYOUT = {
     f"models/05-selection/{SNAPSHOT}/model_selection.yaml",
     f"models/06-sweep/{SNAPSHOT}/best_params.yaml",
     f"models/{MODEL}/1/bundle.json",
+    f"models/{MODEL}/1/explanation.npz",
     f"models/{MODEL}/1/imputer.onnx",
     f"models/{MODEL}/1/model.onnx",
     f"models/{MODEL}/1/promotion.json",
     f"models/{MODEL}/1/promotion.md",
+    f"models/{MODEL}/1/spread.onnx",
 }
 STEPS = {
     "raw_housing",
@@ -59,6 +61,15 @@ STEPS = {
 TEN_METRICS = (
     *("mae", "rmse", "r2", "mape", "smape", "wmape", "median_ape"),
     *("within_5pct", "within_10pct", "within_15pct"),
+)
+MODEL_PLOTS = (
+    *("feature_importance", "predicted_vs_actual", "residual_map"),
+    *("calibration_plot", "learning_curve_plot", "permutation_importance_plot", "protocols_plot"),
+)
+MODEL_TABLES = (
+    *("protocols", "comparison", "published_figures", "calibration", "learning_curve"),
+    *("permutation_importance", "error_by_ocean_proximity", "error_by_price_decile"),
+    *("error_by_income_quintile", "error_by_region"),
 )
 
 
@@ -133,7 +144,8 @@ def test_versions_carry_scores_lineage_and_the_staging_alias(trained: Path) -> N
     assert tags["algorithm"] == "DecisionTree"
     assert tags["snapshot"] == SNAPSHOT
     assert tags["bundle_uri"] == str(trained / "storage" / "models" / MODEL / "1" / "bundle.json")
-    assert {"data_hash", "test_set_id", "git_commit", "sweep_id", "cv_wmape"} <= tags.keys()
+    names = {"data_hash", "test_set_id", "git_commit", "sweep_id", "cv_wmape", "spatial_cv_wmape"}
+    assert names <= tags.keys()
     assert "## DecisionTree" in found[1].description
 
 
@@ -173,9 +185,7 @@ def test_mlflow_has_one_finished_parent_per_run_with_a_child_per_step(trained: P
     final = next(run for run in runs if run.info.run_name == "registered_model")
     assert set(TEN_METRICS) <= final.data.metrics.keys()
     listed = {file.path for file in client.list_artifacts(final.info.run_id, "plots")}
-    assert listed == {
-        f"plots/{name}.png" for name in ("feature_importance", "predicted_vs_actual", "residual_map")
-    }
+    assert listed == {f"plots/{name}.png" for name in MODEL_PLOTS}
 
 
 def test_the_logged_pipeline_loads_with_signature_and_example(trained: Path) -> None:
@@ -207,12 +217,17 @@ def test_assets_tell_their_rows_columns_and_plots(trained: Path) -> None:
             ("preprocessing_pipeline", "cluster_scan"),
             ("model_selection", "model_comparison_plot"),
             ("sweep_result", "sweep_history"),
-            ("registered_model", "residual_map"),
-            ("registered_model", "feature_importance"),
+            ("sweep_result", "parallel_coordinates"),
+            *(("registered_model", plot) for plot in MODEL_PLOTS),
         ):
             assert metadata(asset)[plot].value.startswith("!["), (asset, plot)
             assert "data:image/png;base64,iVBOR" in metadata(asset)[plot].value, (asset, plot)
-        assert isinstance(metadata("registered_model")["rmse"].value, float)
+        model = metadata("registered_model")
+        for figure in ("rmse", "shuffled_cv_rmse", "spatial_cv_rmse", "rmse_ratio_to_published_forest"):
+            assert isinstance(model[figure].value, float), figure
+        assert float(model["spatial_cv_rmse"].value) > float(model["shuffled_cv_rmse"].value)
+        for table in MODEL_TABLES:
+            assert model[table].value.startswith("| "), table
 
 
 def test_wandb_has_an_offline_run_per_step(trained: Path) -> None:
@@ -299,7 +314,8 @@ def test_gcp_gives_the_same_layout_data_and_model_as_local(
             assert cloud.read(name) == local.read(name), name
     same_model(local, cloud, 1, 1)
     here, there = versions(embedded(trained))[1].tags, versions(mlflow_server)[1].tags
-    compared = {*TEN_METRICS, *(f"cv_{name}" for name in TEN_METRICS), "data_hash", "test_set_id", "sweep_id"}
+    scores = [f"{prefix}{name}" for prefix in ("", "cv_", "spatial_cv_") for name in TEN_METRICS]
+    compared = {*scores, "data_hash", "test_set_id", "sweep_id"}
     assert {name: there[name] for name in compared} == {name: here[name] for name in compared}
     assert there["bundle_uri"] == f"gs://{gcs_bucket}/models/{MODEL}/1/bundle.json"
     assert [name for name in cloud.list("dagster/") if name.endswith((".out", ".err"))], "no compute logs"
@@ -310,7 +326,7 @@ def test_the_demo_ends_with_a_price_from_the_version_it_registered(tmp_path: Pat
     port = free_port()
     done = housing("demo", home=tmp_path, PORT=str(port))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Version 1: GradientBoosting" in done.stdout
+    assert "Version 1: LightGBM" in done.stdout
     price = re.search(r"Berkeley hills: \$([\d,]+) \(90% interval \$([\d,]+) to \$([\d,]+)", done.stdout)
     assert price, done.stdout
     value, lower, upper = (int(group.replace(",", "")) for group in price.groups())

@@ -16,7 +16,7 @@ from housing_assets.formats import TRUSTED_TYPES, FormatError, UntrustedType, de
 from housing_assets.ml.cleaning import add_row_features, process
 from housing_assets.ml.families import FAMILIES, build_estimator
 from housing_assets.ml.imputation import STRATEGIES, BedroomImputer
-from housing_assets.ml.preprocessing import RowFeatures, fit_preprocessing
+from housing_assets.ml.preprocessing import FeatureSettings, RowFeatures, fit_preprocessing
 from housing_assets.sources import packaged_source, parse
 
 TYPED = pd.DataFrame(
@@ -80,14 +80,16 @@ def test_what_is_no_table_is_refused(value: object, reason: str) -> None:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_imputer_fills_the_same_bedrooms_after_a_round_trip(train: pd.DataFrame, strategy: str) -> None:
-    pipeline = fit_preprocessing(BedroomImputer(strategy).fit(train), train, n_clusters=3)
+    pipeline = fit_preprocessing(BedroomImputer(strategy).fit(train), train, FeatureSettings(n_clusters=3))
     loaded = decode("p.skops", encode("p.skops", pipeline))
     assert np.array_equal(loaded.transform(train), pipeline.transform(train))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_predicts_the_same_price_after_a_round_trip(train: pd.DataFrame, family: str) -> None:
-    preprocessing = fit_preprocessing(BedroomImputer("median").fit(train), train, n_clusters=3)
+    preprocessing = fit_preprocessing(
+        BedroomImputer("median").fit(train), train, FeatureSettings(n_clusters=3)
+    )
     params = {"n_estimators": 5} if family in ("RandomForest", "GradientBoosting") else {}
     model = build_estimator(family, params, 1).fit(
         preprocessing.transform(train), train["median_house_value"]
@@ -110,10 +112,15 @@ def test_an_unknown_type_is_named_when_written_and_when_read() -> None:
 
 def test_the_trusted_types_are_few_and_ours_or_fitted_trees() -> None:
     assert TRUSTED_TYPES == (
+        "collections.OrderedDict",
+        "collections.defaultdict",
         "housing_assets.ml.imputation.BedroomImputer",
         "housing_assets.ml.preprocessing.FeatureEncoder",
         "housing_assets.ml.preprocessing.RowFeatures",
         "housing_serving.features.FeatureSpec",
+        "housing_serving.neighbours.Neighbourhood",
+        "lightgbm.basic.Booster",
+        "lightgbm.sklearn.LGBMRegressor",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
         "sklearn.tree._tree.Tree",
     )

@@ -20,11 +20,12 @@ from housing_assets.assets.registered_model import PromotionConfig, promotion_me
 from housing_assets.formats import TRUSTED_TYPES
 from housing_assets.ml.cleaning import ID_COLUMN, content_hash
 from housing_assets.ml.imputation import BedroomImputer
+from housing_assets.ml.intervals import Interval
 from housing_assets.ml.preprocessing import fit_preprocessing
 from housing_assets.ml.promotion import Decision, PromotionRules, UnreadableChampion
 from housing_assets.ml.split import split
 from housing_assets.ml.sweep import BestParams
-from housing_assets.ml.training import Interval, evaluate, fit_model, predict
+from housing_assets.ml.training import evaluate, fit_model, predict
 from housing_assets.mlflow_runs import MlflowRuns
 from housing_assets.model_card import MAX_DESCRIPTION, ModelCard
 from housing_assets.registration import (
@@ -38,14 +39,21 @@ from housing_assets.registration import (
 )
 from housing_assets.registry import INCOMPLETE, PRODUCTION, RUN_TAG, STAGING, STATE_TAG, ModelRegistry
 from housing_assets.storage import LocalStore, StorageUnavailable, StorageWriteFailed, StoredObject
-from housing_assets_tests.ml.block_groups import block_groups
+from housing_assets_tests.ml.block_groups import PLAIN, block_groups
 from housing_serving.bundle import MANIFEST_FILE, Bundle
 
 ROWS = 500
 INTERVAL = Interval(0.9, -90_000.0, 120_000.0)
 RUN_ID = "dagster-run-of-the-test"
 SNAPSHOT = "2026-11-22"
-BUNDLE_FILES = ["bundle.json", "imputer.onnx", "model.onnx", "promotion.json", "promotion.md"]
+BUNDLE_FILES = [
+    "bundle.json",
+    "explanation.npz",
+    "imputer.onnx",
+    "model.onnx",
+    "promotion.json",
+    "promotion.md",
+]
 RULES = PromotionRules()
 
 model_names = (f"housing_price_model_{number}" for number in count(1))
@@ -159,7 +167,7 @@ def fitted(rows: int, family: str, hyperparameters: dict[str, Any], snapshot: st
 def _fitted(rows: int, family: str, items: tuple[tuple[str, Any], ...], snapshot: str) -> Candidate:
     hyperparameters = dict(items)
     train, test = split(block_groups(rows))
-    preprocessing = fit_preprocessing(BedroomImputer("ratio_boosting").fit(train), train, n_clusters=4)
+    preprocessing = fit_preprocessing(BedroomImputer("ratio_boosting").fit(train), train, PLAIN)
     pipeline = fit_model(preprocessing, train, family, hyperparameters)
     evaluation = evaluate(pipeline, test, INTERVAL)
     best = BestParams(
@@ -176,6 +184,7 @@ def _fitted(rows: int, family: str, items: tuple[tuple[str, Any], ...], snapshot
     card = ModelCard(
         best=best,
         test_metrics=evaluation.metrics,
+        spatial_metrics=evaluation.metrics,
         coverage=evaluation.coverage,
         interval_level=0.9,
         features=tuple(preprocessing["encoder"].get_feature_names_out()),
@@ -413,7 +422,7 @@ def test_the_report_is_written_before_the_manifest_which_stays_the_last(place: P
 def test_readers_of_the_bundle_take_no_notice_of_the_report(place: Place) -> None:
     place.register(candidate())
     bundle = load_bundle(place.store, place.registry.name, 1)
-    assert sorted(bundle.manifest.files) == ["imputer.onnx", "model.onnx"]
+    assert sorted(bundle.manifest.files) == ["explanation.npz", "imputer.onnx", "model.onnx"]
     assert Bundle.load(place.store.uri(f"models/{place.registry.name}/1")).manifest == bundle.manifest
 
 

@@ -9,6 +9,7 @@ from housing_serving.errors import (
     REQUEST_ID,
     Ending,
     ErrorDetail,
+    ExplanationUnavailable,
     ModelNotReady,
     PayloadTooLarge,
     ServiceError,
@@ -16,7 +17,7 @@ from housing_serving.errors import (
     internal_error,
 )
 from housing_serving.request_body import MAX_BODY_BYTES, BodyTooSlow, NotJson
-from housing_serving.schemas import MAX_INSTANCES
+from housing_serving.schemas import MAX_EXPLAINED, MAX_INSTANCES
 from housing_serving.security import RATE_LIMIT_HEADERS, TooManyRequests, Unauthorized, has_limit, needs_key
 
 Json = dict[str, Any]
@@ -26,13 +27,14 @@ Prices of Californian census block groups, each with an interval that holds the 
 probability.
 
 - **Units**: US dollars of 1990; `median_income` in tens of thousands of dollars a year.
-- **Limits**: 1 to {MAX_INSTANCES} instances and at most {MAX_BODY_BYTES // 1024} KiB in a request.
+- **Limits**: 1 to {MAX_INSTANCES} instances, of which at most {MAX_EXPLAINED} are explained at once, and
+  {MAX_BODY_BYTES // 1024} KiB in a request.
 - **Errors** have one shape whatever their status: `error.code` is stable and meant for programs,
   `error.message` for people, and `error.details` names each field that is wrong.
 - **Request ids**: every answer, log line and logged prediction carries the id of its request.
 """
 TAGS = [
-    {"name": "prediction", "description": "Prices of block groups."},
+    {"name": "prediction", "description": "Prices of block groups, and why they are so."},
     {"name": "model", "description": "The model that answers."},
     {"name": "health", "description": "Probes for load balancers and operators."},
     {"name": "service", "description": "The service about itself."},
@@ -162,6 +164,7 @@ def _error_examples(path: str, status: int) -> Json:
 def _errors(path: str) -> Iterable[ServiceError]:
     yield Unauthorized()
     yield BodyTooSlow()
+    yield ExplanationUnavailable(1)
     yield PayloadTooLarge(MAX_BODY_BYTES)
     yield NotJson()
     too_far_east = ErrorDetail(

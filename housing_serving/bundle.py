@@ -1,7 +1,8 @@
 """Reading a model bundle: verified, compiled, and ready to predict. Nothing in it is ever unpickled.
 
-A bundle is a directory with `bundle.json`, `model.onnx` and, for some imputers, one more file. Training uses
-this same reader for its parity check, so what was checked is what serves.
+A bundle is a directory with `bundle.json`, `model.onnx`, `explanation.npz` unless it is an old one, and, for
+some imputers, one more file. Training uses this same reader for its parity check, so what was checked is what
+serves.
 """
 
 import hashlib
@@ -9,14 +10,17 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from housing_serving.domain import TrainingDomain
+from housing_serving.explanation import AdditiveModel, Explainer, ExplanationCorrupt
 from housing_serving.features import Columns, FloatArray, feature_matrix
 from housing_serving.imputation import (
     IMPUTER_INPUTS,
@@ -28,10 +32,13 @@ from housing_serving.imputation import (
 )
 from housing_serving.manifest import (
     CHECKSUM,
+    EXPLANATION_FILE,
     FORMAT_VERSION,
     IMPUTER_FILES,
     MANIFEST_FILE,
     MODEL_FILE,
+    NEIGHBOURS_FILE,
+    SPREAD_FILE,
     BundleManifest,
     FeatureRange,
     ImputerSpec,
@@ -39,12 +46,16 @@ from housing_serving.manifest import (
     Preprocessing,
     checksum,
 )
+from housing_serving.neighbours import TRAITS, Neighbourhood
 
 __all__ = [
+    "EXPLANATION_FILE",
     "FORMAT_VERSION",
     "IMPUTER_FILES",
     "MANIFEST_FILE",
     "MODEL_FILE",
+    "NEIGHBOURS_FILE",
+    "SPREAD_FILE",
     "Bundle",
     "BundleCorrupt",
     "BundleError",
@@ -54,6 +65,7 @@ __all__ = [
     "FeatureRange",
     "ImputerSpec",
     "IntervalSpec",
+    "NotExplainable",
     "Predictions",
     "Preprocessing",
     "read_manifest",
@@ -78,6 +90,10 @@ class BundleFormatUnsupported(BundleError):
 
 class BundleCorrupt(BundleError):
     """A file is not what `bundle.json` says it is, or not readable at all."""
+
+
+class NotExplainable(BundleError):
+    """The bundle predicts, but was exported without what explanations need."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +151,16 @@ class Bundle:
     def __init__(self, manifest: BundleManifest, files: Mapping[str, bytes], origin: str) -> None:
         self.manifest = manifest
         self.domain = TrainingDomain(manifest)
-        self._spec = manifest.preprocessing.spec
+        neighbourhood = _open_neighbourhood(manifest, files, origin)
+        self._spec = manifest.preprocessing.spec(neighbourhood)
         self._session = _open_session(files[MODEL_FILE], self._spec.size, f"{origin}/{MODEL_FILE}")
+        self._spread = None
+        if manifest.interval.scaled:
+            self._spread = _open_session(files[SPREAD_FILE], self._spec.size, f"{origin}/{SPREAD_FILE}")
         self._imputer = _open_imputer(manifest, files, origin)
+        self._origin = origin
+        # As it is stored, about a megabyte: most processes are never asked why.
+        self._explanation = files[EXPLANATION_FILE] if EXPLANATION_FILE in manifest.files else None
 
     @classmethod
     def load(cls, directory: str | Path) -> Self:
@@ -191,12 +214,42 @@ class Bundle:
         """Prices for rows of `feature_matrix`; nearly all of its time is spent outside the interpreter."""
         (answer,) = self._session.run([ONNX_OUTPUT], {ONNX_INPUT: matrix})
         price: FloatArray = answer[:, 0]
+        return Predictions(price, *self._bounds(price, matrix))
+
+    def _bounds(self, price: FloatArray, matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
         interval = self.manifest.interval
-        return Predictions(
-            price=price,
-            lower=np.maximum(price + interval.lower_offset, 0.0),
-            upper=price + interval.upper_offset,
-        )
+        lower: FloatArray | float = interval.lower_offset
+        upper: FloatArray | float = interval.upper_offset
+        if self._spread is not None:
+            (answer,) = self._spread.run([ONNX_OUTPUT], {ONNX_INPUT: matrix})
+            spread = np.maximum(answer[:, 0], interval.least_spread)
+            lower, upper = lower * spread, upper * spread
+        highest = price + upper
+        if interval.highest is not None:
+            highest = np.maximum(np.minimum(highest, interval.highest), price)
+        return np.maximum(price + lower, 0.0), highest
+
+    @property
+    def explainable(self) -> bool:
+        """Whether the bundle holds what explanations need."""
+        return self._explanation is not None
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """What explains this model's prices; unpacked when it is first asked for.
+
+        Raises:
+            NotExplainable: the bundle was exported without it.
+            BundleCorrupt: its file is unusable.
+        """
+        path = f"{self._origin}/{EXPLANATION_FILE}"
+        if self._explanation is None:
+            raise NotExplainable(f"{path} is not part of this bundle: export the model again")
+        try:
+            model = AdditiveModel.read(self._explanation, self._spec.size)
+        except ExplanationCorrupt as error:
+            raise BundleCorrupt(f"{path} is unusable ({error}): export it again") from error
+        return Explainer(model, self._spec.names)
 
 
 def _absent(path: str) -> str:
@@ -244,15 +297,41 @@ def _open_imputer(manifest: BundleManifest, files: Mapping[str, bytes], origin: 
     return _open_neighbours(files[name], f"{origin}/{name}")
 
 
-def _open_neighbours(data: bytes, origin: str) -> NeighboursImputer:
+def _open_neighbourhood(
+    manifest: BundleManifest, files: Mapping[str, bytes], origin: str
+) -> Neighbourhood | None:
+    if not manifest.preprocessing.neighbours:
+        return None
+    name = f"{origin}/{NEIGHBOURS_FILE}"
+    arrays = _arrays(files[NEIGHBOURS_FILE], ("latitude", "longitude", "price", "traits"), name)
+    rows = arrays["price"].size
+    shapes = {"latitude": (rows,), "longitude": (rows,), "price": (rows,), "traits": (len(TRAITS), rows)}
+    wrong = [
+        column
+        for column, array in arrays.items()
+        if array.shape != shapes[column] or array.dtype != np.float64 or not np.isfinite(array).all()
+    ]
+    if wrong or rows < 2:
+        raise BundleCorrupt(f"{name} holds {', '.join(wrong) or 'too few rows'}: export it again")
+    return Neighbourhood(**arrays)
+
+
+def _arrays(data: bytes, names: tuple[str, ...], origin: str) -> dict[str, NDArray[Any]]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in ("reference", "values", "mean", "scale")}
-            neighbours = int(stored["k"])
+            return {name: np.asarray(stored[name]) for name in names}
     except Exception as error:  # zipfile, numpy and KeyError: all mean the same here
         raise BundleCorrupt(
-            f"{origin} does not hold the neighbours' arrays as plain numbers: export it again"
+            f"{origin} does not hold the neighbours' arrays ({', '.join(names)}) as plain numbers: "
+            "export it again"
         ) from error
+
+
+def _open_neighbours(data: bytes, origin: str) -> NeighboursImputer:
+    arrays = _arrays(data, ("reference", "values", "mean", "scale", "k"), origin)
+    if (k := arrays.pop("k")).ndim or k.dtype.kind not in "iu":
+        raise BundleCorrupt(f"{origin} does not hold the neighbours' arrays: k is no whole number")
+    neighbours = int(k)
     width = len(IMPUTER_INPUTS)
     rows = len(arrays["values"]) if arrays["values"].ndim else 0
     shapes = {"reference": (rows, width), "values": (rows,), "mean": (width,), "scale": (width,)}

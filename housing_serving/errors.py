@@ -78,6 +78,17 @@ class Ending(ServiceError):
         )
 
 
+class ExplanationUnavailable(ServiceError):
+    """The model that serves predicts, but cannot explain."""
+
+    def __init__(self, model_version: int) -> None:
+        super().__init__(
+            HTTPStatus.CONFLICT,
+            "explanation_unavailable",
+            f"Model version {model_version} was exported without what explanations need; it still predicts.",
+        )
+
+
 class PayloadTooLarge(ServiceError):
     """The request body exceeds what is read."""
 

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from housing_serving.neighbours import FEATURES as NEIGHBOUR_FEATURES
+from housing_serving.neighbours import LONGITUDE_SCALE, Neighbourhood
+
 FloatArray = NDArray[np.float64]
 # One-dimensional arrays by column name: float64 for numerics, str (object or <U) for the category.
 Columns = Mapping[str, NDArray[Any]]
@@ -97,14 +100,55 @@ def round_to_float32(values: FloatArray) -> FloatArray:
     return values.astype(np.float32).astype(np.float64)
 
 
+def rotated_coordinates(latitude: FloatArray, longitude: FloatArray, directions: FloatArray) -> FloatArray:
+    """How far each row lies in other directions than north and east, along which alone trees can cut.
+
+    Args:
+        latitude: Shape (n,).
+        longitude: Shape (n,).
+        directions: Cosine and sine of each direction's angle, shape (2, r).
+
+    Returns:
+        Degrees, shape (n, r).
+    """
+    along: FloatArray = latitude[:, np.newaxis] * directions[0] + longitude[:, np.newaxis] * directions[1]
+    return along
+
+
+def distances(latitude: FloatArray, longitude: FloatArray, places: FloatArray) -> FloatArray:
+    """Degrees of latitude from each row to each place, shape (n, len(places)).
+
+    Args:
+        latitude: Shape (n,).
+        longitude: Shape (n,).
+        places: Rows of (latitude, longitude).
+    """
+    north = latitude[:, np.newaxis] - places[np.newaxis, :, 0]
+    east = (longitude[:, np.newaxis] - places[np.newaxis, :, 1]) * LONGITUDE_SCALE
+    return np.sqrt(north * north + east * east)
+
+
 @dataclass(frozen=True)
 class FeatureSpec:
-    """The fitted values that turn raw columns into a feature matrix."""
+    """The fitted values that turn raw columns into a feature matrix.
+
+    Attributes:
+        categories: Known values of `ocean_proximity`.
+        cluster_centers: Rows of (latitude, longitude); none for no similarities.
+        gamma: Of the similarity to a centre.
+        ratios: Whether the ratios within a row are features.
+        rotations: Number of rotated coordinates.
+        cities: Name, latitude and longitude of the places to which distances are features.
+        neighbourhood: The block groups whose prices are features; None for none.
+    """
 
     categories: tuple[str, ...]
-    # Rows of (latitude, longitude).
     cluster_centers: tuple[tuple[float, float], ...]
     gamma: float
+    ratios: bool = True
+    rotations: int = 0
+    cities: tuple[tuple[str, float, float], ...] = ()
+    neighbourhood: Neighbourhood | None = None
 
     @cached_property
     def centers(self) -> FloatArray:
@@ -112,32 +156,47 @@ class FeatureSpec:
         return np.asarray(self.cluster_centers, dtype=np.float64).reshape(-1, 2)
 
     @cached_property
+    def places(self) -> FloatArray:
+        """The cities as an array of shape (c, 2)."""
+        return np.array([place for _, *place in self.cities], dtype=np.float64).reshape(-1, 2)
+
+    @cached_property
+    def directions(self) -> FloatArray:
+        """Those of the rotated coordinates, evenly between north and south, shape (2, rotations)."""
+        angles = np.arange(1, self.rotations + 1) * np.pi / (self.rotations + 1)
+        return np.vstack([np.cos(angles), np.sin(angles)])
+
+    @cached_property
     def known_categories(self) -> NDArray[np.object_]:
         """The categories as an array."""
         return np.array(self.categories, dtype=object)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the matrix columns, in order."""
         return (
             *NUMERIC_FEATURES,
-            *ROW_FEATURES,
+            *(ROW_FEATURES if self.ratios else ()),
             *(f"cluster_similarity_{index}" for index in range(len(self.cluster_centers))),
             *(f"{CATEGORICAL_FEATURE}={category}" for category in self.categories),
+            *(f"rotated_coordinate_{index}" for index in range(self.rotations)),
+            *(f"distance_{name}" for name, *_ in self.cities),
+            *(NEIGHBOUR_FEATURES if self.neighbourhood is not None else ()),
         )
 
     @cached_property
     def size(self) -> int:
         """Number of matrix columns."""
-        return len(NUMERIC_FEATURES) + len(ROW_FEATURES) + len(self.cluster_centers) + len(self.categories)
+        return len(self.names)
 
 
-def feature_matrix(columns: Columns, spec: FeatureSpec) -> FloatArray:
+def feature_matrix(columns: Columns, spec: FeatureSpec, nearby: FloatArray | None = None) -> FloatArray:
     """The model's input, one row per block group, rounded through float32.
 
     Args:
         columns: The raw features, `total_bedrooms` already imputed.
         spec: The fitted values.
+        nearby: What the rows' neighbours say, where training has asked for that itself.
 
     Returns:
         C-contiguous float64 of shape (n, spec.size); a category unknown to `spec` is all zeros.
@@ -146,11 +205,21 @@ def feature_matrix(columns: Columns, spec: FeatureSpec) -> FloatArray:
     category = np.asarray(columns[CATEGORICAL_FEATURE], dtype=object)
     # Assigning to float32 rounds as `round_to_float32` does.
     matrix = np.empty((len(latitude), spec.size), dtype=np.float32)
-    ratios = row_features(columns)
-    for index, values in enumerate((*(columns[name] for name in NUMERIC_FEATURES), *ratios.values())):
+    single = [columns[name] for name in NUMERIC_FEATURES]
+    if spec.ratios:
+        single += row_features(columns).values()
+    for index, values in enumerate(single):
         matrix[:, index] = values
-    similarities = len(NUMERIC_FEATURES) + len(ratios)
-    indicators = similarities + len(spec.cluster_centers)
-    matrix[:, similarities:indicators] = rbf_similarity(latitude, longitude, spec.centers, spec.gamma)
-    matrix[:, indicators:] = category[:, np.newaxis] == spec.known_categories
+    blocks = [
+        rbf_similarity(latitude, longitude, spec.centers, spec.gamma),
+        category[:, np.newaxis] == spec.known_categories,
+        rotated_coordinates(latitude, longitude, spec.directions),
+        distances(latitude, longitude, spec.places),
+    ]
+    if spec.neighbourhood is not None:
+        blocks.append(spec.neighbourhood.features(latitude, longitude) if nearby is None else nearby)
+    start = len(single)
+    for block in blocks:
+        matrix[:, start : start + block.shape[1]] = block
+        start += block.shape[1]
     return matrix.astype(np.float64)

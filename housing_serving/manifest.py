@@ -10,12 +10,18 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from housing_serving.features import NUMERIC_FEATURES, FeatureSpec
+from housing_serving.neighbours import Neighbourhood
 
 FORMAT_VERSION: Final = 2
 MANIFEST_FILE = "bundle.json"
 MODEL_FILE = "model.onnx"
+# The block groups whose prices are features, and the model of how far off a price may be; both optional.
+NEIGHBOURS_FILE = "block_groups.npz"
+SPREAD_FILE = "spread.onnx"
 # The file an imputer of each kind is stored in; a constant lives in the manifest.
 IMPUTER_FILES: Mapping[str, str] = {"neighbours": "imputer.npz", "compiled": "imputer.onnx"}
+# The model in the form that explanations need; older bundles have none.
+EXPLANATION_FILE = "explanation.npz"
 
 
 # The manifest's own checksum, beside its fields: one wrong digit in it would be a wrong price.
@@ -63,11 +69,24 @@ class Preprocessing(_Part):
     # Rows of (latitude, longitude).
     cluster_centers: tuple[tuple[float, float], ...]
     gamma: Annotated[float, Field(gt=0)]
+    ratios: bool = True
+    rotations: Annotated[int, Field(ge=0)] = 0
+    # Rows of (name, latitude, longitude).
+    cities: tuple[tuple[str, float, float], ...] = ()
+    # Whether the prices of block groups nearby are features; they are in a file of their own.
+    neighbours: bool = False
 
-    @property
-    def spec(self) -> FeatureSpec:
+    def spec(self, neighbourhood: Neighbourhood | None = None) -> FeatureSpec:
         """The same values as the feature code takes them."""
-        return FeatureSpec(self.categories, self.cluster_centers, self.gamma)
+        return FeatureSpec(
+            self.categories,
+            self.cluster_centers,
+            self.gamma,
+            self.ratios,
+            self.rotations,
+            self.cities,
+            neighbourhood,
+        )
 
 
 class ImputerSpec(_Part):
@@ -87,11 +106,19 @@ class ImputerSpec(_Part):
 
 
 class IntervalSpec(_Part):
-    """A price's interval: from `price + lower_offset` (never below zero) to `price + upper_offset`."""
+    """A price's interval: from `price + lower_offset` (never below zero) to `price + upper_offset`.
+
+    Where it is `scaled`, the offsets are multiples of what the spread model answers, in dollars.
+    """
 
     level: Annotated[float, Field(gt=0, lt=1)]
     lower_offset: Annotated[float, Field(le=0)]
     upper_offset: Annotated[float, Field(ge=0)]
+    scaled: bool = False
+    # Dollars; no row is surer than this.
+    least_spread: Annotated[float, Field(ge=0)] = 0.0
+    # Dollars; no interval reaches further, unless its price does.
+    highest: Annotated[float, Field(gt=0)] | None = None
 
 
 class BundleManifest(_Part):
@@ -124,6 +151,8 @@ class BundleManifest(_Part):
         if names != NUMERIC_FEATURES:
             raise ValueError(f"features are {names}, this reader's contract is {NUMERIC_FEATURES}")
         needed = {MODEL_FILE} | ({self.imputer_file} if self.imputer_file else set())
+        needed |= {NEIGHBOURS_FILE} if self.preprocessing.neighbours else set()
+        needed |= {SPREAD_FILE} if self.interval.scaled else set()
         if missing := needed - self.files.keys():
             raise ValueError(f"files does not list {', '.join(sorted(missing))}")
         if MANIFEST_FILE in self.files:

@@ -242,6 +242,7 @@ class Metrics:
 
     def _define_answer_metrics(self) -> None:
         self._predictions = self._counter("predictions", "Priced instances.", ("model_version",))
+        self._explanations = self._counter("explanations", "Explained instances.", ("model_version",))
         self._prediction_series: dict[str, Counter] = {}
         self._features = {
             name: self._histogram(f"feature_{name}", f"Values of {name} as sent.", FEATURE_BOUNDS[name])
@@ -301,6 +302,10 @@ class Metrics:
         except KeyError:
             series = self._prediction_series[version] = self._predictions.labels(version)
         series.inc(count)
+
+    def explained(self, version: str, count: int) -> None:
+        """The prices of so many instances were explained by this model version."""
+        self._explanations.labels(version).inc(count)
 
     def observe_answers(self, batch: AnswerBatch) -> None:
         """Distributions of what was asked and answered. Not for the event loop: it takes its time."""

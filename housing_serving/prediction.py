@@ -7,7 +7,7 @@ response model per instance: for small requests that is most of the work.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from fastapi.exceptions import RequestValidationError
@@ -16,10 +16,18 @@ from pydantic import TypeAdapter, ValidationError
 from housing_serving.bundle import Predictions
 from housing_serving.domain import Departure
 from housing_serving.features import Columns
-from housing_serving.schemas import HousingInstance, PredictionRequest, instance_columns
+from housing_serving.schemas import (
+    ExplanationRequest,
+    HousingInstance,
+    PredictionRequest,
+    instance_columns,
+)
 from housing_serving.sources import LoadedModel
 
-_REQUEST = TypeAdapter(PredictionRequest)
+Request = TypeVar("Request", bound=PredictionRequest)
+
+_PREDICTION = TypeAdapter(PredictionRequest)
+_EXPLANATION = TypeAdapter(ExplanationRequest)
 # Twice what the largest request has; complaining about each further one would keep other callers waiting.
 MAX_KEYS = 20_000
 LONGEST_QUOTE = 50
@@ -43,17 +51,26 @@ def price(instances: Sequence[HousingInstance], model: LoadedModel) -> Priced:
 
 
 def parse(body: bytes) -> PredictionRequest:
-    """The request in a body.
+    """The request for prices in a body.
 
     Raises:
         RequestValidationError: the body is not what the schema says; every problem is listed.
     """
+    return _parsed(_PREDICTION, body)
+
+
+def parse_explanation(body: bytes) -> ExplanationRequest:
+    """The request for explanations in a body; raises as `parse` does."""
+    return _parsed(_EXPLANATION, body)
+
+
+def _parsed(schema: TypeAdapter[Request], body: bytes) -> Request:
     # Every key is followed by one colon, and no valid value contains any.
     colons = body.count(b":")
     if colons > MAX_KEYS:
         raise RequestValidationError([_problem("too_many_keys", f"The body has more than {MAX_KEYS} keys")])
     try:
-        request = _REQUEST.validate_json(body)
+        request = schema.validate_json(body)
     except ValidationError as error:
         # By way of JSON: `errors()` takes ten times as long, and there may be thousands.
         problems = orjson.loads(error.json(include_url=False, include_context=False, include_input=False))

@@ -18,6 +18,7 @@ from housing_serving.errors import (
     Ending,
     ErrorDetail,
     ErrorResponse,
+    ExplanationUnavailable,
     ModelNotReady,
     answer_to,
 )
@@ -26,6 +27,8 @@ from housing_serving.prediction_log import Answer
 from housing_serving.request_body import read_json_body
 from housing_serving.schemas import (
     DeepHealth,
+    ExplanationRequest,
+    ExplanationResponse,
     FeatureInfo,
     Health,
     ModelInfo,
@@ -71,6 +74,7 @@ def _errors(*statuses: HTTPStatus) -> Responses:
 
 
 NO_MODEL = _errors(HTTPStatus.SERVICE_UNAVAILABLE)
+NO_EXPLANATION = _errors(HTTPStatus.CONFLICT)
 REFUSED = _errors(
     HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -81,6 +85,7 @@ REFUSED = _errors(
 
 RELEASE_TROUBLE = frozenset({"incomplete", "unreadable"})
 PREDICT = "/api/v1/predict"
+EXPLAIN = "/api/v1/explain"
 
 
 class DirectRoute(APIRoute):
@@ -123,19 +128,23 @@ async def loaded_model(service: ServiceOf) -> LoadedModel:
 LoadedModelOf = Annotated[LoadedModel, Depends(loaded_model)]
 
 
-async def documented_request(
-    body: PredictionRequest,
-    x_request_id: Annotated[
-        str,
-        Header(
-            alias="X-Request-ID",
-            description="Your id for this request, for the service's log: up to 64 letters, digits, `.`, `_` "
-            "and `-`. Any other is replaced; the answer has the one that counts.",
-            examples=["6f1c1c0f4e0b4b0f8b7f3f3f1d2c9a55"],
-        ),
-    ] = "",
-) -> None:
+RequestId = Annotated[
+    str,
+    Header(
+        alias="X-Request-ID",
+        description="Your id for this request, for the service's log: up to 64 letters, digits, `.`, `_` "
+        "and `-`. Any other is replaced; the answer has the one that counts.",
+        examples=["6f1c1c0f4e0b4b0f8b7f3f3f1d2c9a55"],
+    ),
+]
+
+
+async def documented_request(body: PredictionRequest, x_request_id: RequestId = "") -> None:
     """What `predict` and the middleware read from the request themselves."""
+
+
+async def documented_explanation_request(body: ExplanationRequest, x_request_id: RequestId = "") -> None:
+    """What `explain` and the middleware read from the request themselves."""
 
 
 @direct.post(
@@ -175,6 +184,32 @@ async def predict(request: Request) -> Response:
     )
     track = None if answered.track is None else {TRACK_HEADER: answered.track}
     return Response(answered.body, media_type="application/json", headers=track)
+
+
+@direct.post(
+    EXPLAIN,
+    tags=["prediction"],
+    summary="Explain prices",
+    response_model=ExplanationResponse,
+    responses=NO_MODEL | NO_EXPLANATION | REFUSED,
+    dependencies=[Depends(documented_explanation_request)],
+)
+async def explain(request: Request) -> Response:
+    """Say how far each input moves the prices of 1 to 20 block groups; the answers come in their order.
+
+    `base_value` and the contributions, which are exact Shapley values in dollars, add up to the price. The
+    stable version answers, also while another one is tried out. Explanations are not in the prediction log.
+    """
+    service: Service = request.app.state.service
+    model = service.slot.model
+    if model is None:
+        raise _not_ready(service)
+    version = model.bundle.manifest.model_version
+    if not model.bundle.explainable:
+        raise ExplanationUnavailable(version)
+    explained = await service.explaining.answer(await read_json_body(request), model)
+    service.metrics.explained(str(version), explained.rows)
+    return Response(explained.body, media_type="application/json")
 
 
 async def answer_directly(scope: Scope, receive: Receive, send: Send) -> None:

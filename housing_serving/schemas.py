@@ -14,6 +14,8 @@ from pydantic_core import PydanticCustomError
 from housing_serving.features import CATEGORICAL_FEATURE, CATEGORIES, LIMITS, NUMERIC_FEATURES
 
 MAX_INSTANCES = 1000
+# Explaining a price takes a thousand times as long as predicting it.
+MAX_EXPLAINED = 20
 
 
 def _canonical_category(value: object) -> str:
@@ -86,6 +88,12 @@ class PredictionRequest(BaseModel):
     instances: Annotated[list[HousingInstance], Field(min_length=1, max_length=MAX_INSTANCES)]
 
 
+class ExplanationRequest(PredictionRequest):
+    """Block groups whose prices are to be explained."""
+
+    instances: Annotated[list[HousingInstance], Field(min_length=1, max_length=MAX_EXPLAINED)]
+
+
 class ConfidenceInterval(BaseModel):
     """Where the price lies with the given probability, for homes like those of the training data."""
 
@@ -120,6 +128,42 @@ class PredictionResponse(BaseModel):
     """One prediction per instance, in the order of the request."""
 
     predictions: list[Prediction]
+    model_version: str = Field(description="The version that answered.", examples=["1"])
+
+
+class Contribution(BaseModel):
+    """How far one input, with everything computed from it alone, moves a price away from the base value."""
+
+    feature: str = Field(
+        description="An input, a ratio of two inputs, or `location`: the coordinates and everything that is "
+        "computed from them.",
+        examples=["median_income"],
+    )
+    value: float | str | None = Field(
+        description="Of the input, as it was sent; null for ratios, `location`, and unknown bedrooms.",
+        examples=[8.3252],
+    )
+    contribution: float = Field(
+        description="Dollars, negative where it lowers the price.", examples=[220500.0]
+    )
+
+
+class InstanceExplanation(BaseModel):
+    """Why one instance has its price: `base_value` and all contributions add up to it."""
+
+    predicted_price: float = Field(description="Dollars, as `predict` answers.", examples=[427300.0])
+    base_value: float = Field(
+        description="Dollars; the model's mean over what it was trained on.", examples=[206800.0]
+    )
+    contributions: list[Contribution] = Field(
+        description="Of every input, largest first, whatever their sign."
+    )
+
+
+class ExplanationResponse(BaseModel):
+    """One explanation per instance, in the order of the request."""
+
+    explanations: list[InstanceExplanation]
     model_version: str = Field(description="The version that answered.", examples=["1"])
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from types import FrameType
 from typing import Self
 
+from housing_serving.explaining import Explaining
 from housing_serving.log_format import RequestLines
 from housing_serving.memory import return_free_memory
 from housing_serving.metrics import Metrics
@@ -35,6 +36,7 @@ class Service:
         self.slot = ModelSlot(settings, self.metrics.model_changed)
         self.release = ReleaseFollower(settings, self.slot, self.metrics)
         self.pricing = Pricing(self.slot, self.metrics)
+        self.explaining = Explaining()
         self.log = PredictionLog(settings, self.metrics)
         self.request_lines = RequestLines()
 
@@ -61,14 +63,15 @@ class Service:
                     await task
             await asyncio.to_thread(self.log.close, LOG_FLUSH_SECONDS)
             self.pricing.close()
+            self.explaining.close()
             self.metrics.close()
             self.request_lines.flush()
 
     async def _tidy_up(self) -> None:
         while True:
             await asyncio.sleep(TIDY_SECONDS)
-            if self.pricing.memory_was_used:
-                self.pricing.memory_was_used = False
+            if self.pricing.memory_was_used or self.explaining.memory_was_used:
+                self.pricing.memory_was_used = self.explaining.memory_was_used = False
                 await asyncio.to_thread(return_free_memory)
 
     def _drain_before_the_end(self) -> None:

@@ -16,6 +16,7 @@ from housing_assets.ml.selection import (
     compare_families,
     prepare_folds,
 )
+from housing_assets.resources import FeatureResource
 from housing_assets.snapshot_asset import blocking_check, snapshot_asset
 from housing_assets.tracking import TrackingResource
 
@@ -47,6 +48,7 @@ def model_selection(
     context: dg.AssetExecutionContext,
     config: ModelSelectionConfig,
     train_set: pd.DataFrame,
+    features: FeatureResource,
     tracking: TrackingResource,
 ) -> dg.MaterializeResult[dict[str, Any]]:
     """The winning family, and every family's best setting and cross-validated errors.
@@ -54,7 +56,7 @@ def model_selection(
     Judged on training rows alone, in shuffled folds; preprocessing is fitted anew within each fold.
     """
     with tracking.step(context, job_type="model_selection", artifact_type="model_selection") as step:
-        folds = prepare_folds(train_set, config.n_folds, config.random_state)
+        folds = prepare_folds(train_set, config.n_folds, config.random_state, features=features.settings())
         result = compare_families(
             folds, config.families, config.grid.value, config.random_state, context.log.info
         )

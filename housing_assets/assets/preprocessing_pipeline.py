@@ -1,5 +1,7 @@
 """`preprocessing_pipeline`: the fitted feature pipeline with the imputer inside."""
 
+from dataclasses import asdict
+
 import dagster as dg
 import numpy as np
 import pandas as pd
@@ -9,29 +11,23 @@ from sklearn.pipeline import Pipeline
 from housing_assets.ml import plots
 from housing_assets.ml.imputation import BedroomImputer
 from housing_assets.ml.preprocessing import (
-    DEFAULT_CLUSTERS,
-    DEFAULT_GAMMA,
+    SCAN_KS,
+    FeatureSettings,
+    best_k,
     fit_preprocessing,
     scan_clusters,
 )
 from housing_assets.ml.report import StepReport
+from housing_assets.resources import FeatureResource
 from housing_assets.snapshot_asset import blocking_check, snapshot_asset
 from housing_assets.tracking import TrackingResource
 
 
 class PreprocessingConfig(dg.Config):
-    """Settings of the fitted features."""
+    """Settings of the K scan; which features there are is told by the resource `features`."""
 
-    n_clusters: int = Field(
-        default=DEFAULT_CLUSTERS, ge=2, le=50, description="Number of geographic centres (K)."
-    )
-    gamma: float = Field(
-        default=DEFAULT_GAMMA,
-        gt=0,
-        description="Width of the similarity to a centre: exp(-gamma * squared distance in degrees).",
-    )
     scan_largest_k: int = Field(
-        default=20, ge=3, le=50, description="The K scan reports inertia and silhouette from 2 up to this K."
+        default=SCAN_KS[-1], ge=2, le=200, description="The K scan looks at the published numbers up to this."
     )
     random_state: int = Field(default=42, description="Seed of the clustering.")
 
@@ -46,6 +42,7 @@ def preprocessing_pipeline(
     config: PreprocessingConfig,
     train_set: pd.DataFrame,
     imputer: BedroomImputer,
+    features: FeatureResource,
     tracking: TrackingResource,
 ) -> dg.MaterializeResult[Pipeline]:
     """The fitted path from a row with features to the model's input matrix, imputer included.
@@ -53,25 +50,28 @@ def preprocessing_pipeline(
     The service runs the same arithmetic on the same parameters, so it cannot skew.
     """
     with tracking.step(context, job_type="preprocessing_pipeline", artifact_type="pipeline") as step:
-        pipeline = fit_preprocessing(imputer, train_set, config.n_clusters, config.gamma, config.random_state)
-        scan = scan_clusters(train_set, ks=range(2, config.scan_largest_k + 1), seed=config.random_state)
-        step.log(preprocessing_report(pipeline, scan, config))
+        ks = [k for k in SCAN_KS if k <= config.scan_largest_k]
+        scan = scan_clusters(imputer.transform(train_set), ks, seed=config.random_state)
+        settings = features.settings(n_clusters=best_k(scan))
+        pipeline = fit_preprocessing(imputer, train_set, settings, config.random_state)
+        step.log(preprocessing_report(pipeline, scan, settings))
     return dg.MaterializeResult(value=pipeline, metadata=step.metadata)
 
 
-def preprocessing_report(pipeline: Pipeline, scan: pd.DataFrame, config: PreprocessingConfig) -> StepReport:
+def preprocessing_report(pipeline: Pipeline, scan: pd.DataFrame, settings: FeatureSettings) -> StepReport:
     """The matrix's columns, and the K scan beside the K that is used."""
     names = list(pipeline.named_steps["encoder"].get_feature_names_out())
     best = scan.loc[scan["silhouette"].idxmax()]
     return StepReport(
-        params={"n_clusters": config.n_clusters, "gamma": config.gamma, "features": ", ".join(names)},
+        params={**asdict(settings), "features": ", ".join(names)},
         metrics={
             "n_features": len(names),
             "best_silhouette": float(best["silhouette"]),
             "best_silhouette_k": float(best["k"]),
+            "best_price_error_k": float(best_k(scan)),
         },
         tables={"cluster_metrics": scan, "features": pd.DataFrame({"feature": names})},
-        figures={"cluster_scan": plots.cluster_scan(scan, config.n_clusters)},
+        figures={"cluster_scan": plots.cluster_scan(scan, settings.n_clusters)},
     )
 
 

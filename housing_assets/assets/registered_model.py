@@ -1,6 +1,7 @@
 """`registered_model`: refit, scored once on `test_set`, exported as a bundle and registered in MLflow."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -8,19 +9,28 @@ import pandas as pd
 from pydantic import Field
 from sklearn.pipeline import Pipeline
 
+from housing_assets.metadata import markdown_table
 from housing_assets.ml import plots
+from housing_assets.ml.behaviour import BehaviourRules, behaviour_table, examine
 from housing_assets.ml.cleaning import content_hash
+from housing_assets.ml.columns import columns_of
+from housing_assets.ml.evaluation import (
+    EvaluationSettings,
+    Validation,
+    cross_validate,
+    evaluation_report,
+)
 from housing_assets.ml.export import PARITY_TOLERANCE, check_parity
+from housing_assets.ml.intervals import conformal_interval
+from housing_assets.ml.preprocessing import FeatureSettings
 from housing_assets.ml.promotion import METRIC_CEILINGS, METRIC_FLOORS, Decision, PromotionRules
 from housing_assets.ml.report import StepReport
-from housing_assets.ml.selection import prepare_folds
-from housing_assets.ml.sweep import BestParams
+from housing_assets.ml.sweep_results import BestParams
 from housing_assets.ml.training import (
     Evaluation,
     evaluate,
     feature_importances,
     fit_model,
-    residual_interval,
 )
 from housing_assets.model_card import ModelCard, git_commit
 from housing_assets.registration import (
@@ -35,9 +45,12 @@ from housing_assets.registry import RegistryResource
 from housing_assets.resources import StorageResource
 from housing_assets.snapshot_asset import blocking_check, snapshot_asset
 from housing_assets.tracking import TrackingResource, finish_step
-from housing_serving.features import RAW_FEATURES
+from housing_serving.bundle import Bundle
+from housing_serving.features import RAW_FEATURES, TARGET, FloatArray
 
 RULES = PromotionRules()
+SETTINGS = EvaluationSettings()
+BEHAVIOUR = BehaviourRules()
 
 
 class PromotionConfig(dg.Config):
@@ -103,14 +116,53 @@ class PromotionConfig(dg.Config):
         return PromotionRules(**dict(self))
 
 
+class EvaluationConfig(dg.Config):
+    """How much is evaluated; it changes what is told of a model, not the model."""
+
+    spatial_folds: int = Field(
+        default=SETTINGS.spatial_folds, ge=2, description="Folds of the cross-validation by whole blocks."
+    )
+    block_degrees: float = Field(
+        default=SETTINGS.block_degrees, gt=0, description="Side of a block of it, in degrees."
+    )
+    resamples: int = Field(
+        default=SETTINGS.resamples, ge=100, description="Bootstrap resamples of every interval."
+    )
+    curve_fractions: list[float] = Field(
+        default=list(SETTINGS.curve_fractions),
+        description="Shares of the training rows on the learning curve, ascending and below 1; 1 is added.",
+    )
+    curve_folds: int = Field(
+        default=SETTINGS.curve_folds, ge=1, description="Shuffled folds that the learning curve uses."
+    )
+    permutation_repeats: int = Field(
+        default=SETTINGS.permutation_repeats, ge=1, description="How often each input is shuffled."
+    )
+    permutation_rows: int = Field(
+        default=SETTINGS.permutation_rows, ge=1, description="Test rows that this is done with, at most."
+    )
+
+    def settings(self, shuffled_folds: int, seed: int, features: FeatureSettings) -> EvaluationSettings:
+        """The settings with these values."""
+        values = {**dict(self), "curve_fractions": tuple(self.curve_fractions)}
+        return EvaluationSettings(shuffled_folds=shuffled_folds, seed=seed, features=features, **values)
+
+
 class RegistrationConfig(dg.Config):
     """Settings of the final fit."""
 
     interval_level: float = Field(
         default=0.9, gt=0, lt=1, description="Share of prices the interval is built to cover."
     )
-    n_folds: int = Field(default=3, ge=2, description="Folds that give the residuals of the interval.")
-    random_state: int = Field(default=42, description="Seed of the model and the folds.")
+    n_folds: int = Field(
+        default=3,
+        ge=2,
+        description="Shuffled folds: their scores are reported, their residuals give the interval.",
+    )
+    random_state: int = Field(default=42, ge=0, description="Seed of the model and of its evaluation.")
+    evaluation: EvaluationConfig = Field(
+        default_factory=EvaluationConfig, description="How much is evaluated."
+    )
     promotion: PromotionConfig = Field(
         default_factory=PromotionConfig, description="What decides on the promotion of the candidate."
     )
@@ -136,8 +188,18 @@ def registered_model(
     """
     with tracking.step(context, job_type="model_registration", artifact_type="model") as step:
         best = BestParams.model_validate(sweep_result)
-        candidate = fit_candidate(context, config, best, train_set, test_set, preprocessing_pipeline)
+        encoder = preprocessing_pipeline.named_steps["encoder"]
+        settings = config.evaluation.settings(config.n_folds, config.random_state, encoder.settings)
+        validation = cross_validate(train_set, best.model_type, best.hyperparameters, settings)
+        candidate = fit_candidate(
+            context, config, best, validation, train_set, test_set, preprocessing_pipeline
+        )
         step.log(registration_report(candidate))
+        step.log(
+            evaluation_report(
+                candidate.pipeline, train_set, test_set, candidate.evaluation, validation, settings
+            )
+        )
         # Without the promotion report, which the asset's page shows whole.
         reported = step.metadata
         registered = register(
@@ -150,24 +212,14 @@ def registered_model(
         )
         step.log(promotion_report(registered.decision))
     finish_step(context.run.run_id, "registered_model", registered.bundle)
-    return dg.MaterializeResult(
-        metadata={
-            "model_version": dg.MetadataValue.int(registered.version),
-            "algorithm": best.model_type,
-            "description": dg.MetadataValue.md(candidate.card.description(registered.bundle.uri)),
-            **reported,
-            "dagster/uri": registered.bundle.uri,
-            "parity_max_difference": registered.parity,
-            **promotion_metadata(registered),
-        },
-        data_version=dg.DataVersion(registered.bundle.sha256),
-    )
+    return model_result(candidate, registered, reported)
 
 
 def fit_candidate(
     context: dg.AssetExecutionContext,
     config: RegistrationConfig,
     best: BestParams,
+    validation: Validation,
     train: pd.DataFrame,
     test: pd.DataFrame,
     preprocessing: Pipeline,
@@ -175,12 +227,19 @@ def fit_candidate(
     """Fit on the training rows, build the interval from their folds, and score the test rows once."""
     seed = config.random_state
     pipeline = fit_model(preprocessing, train, best.model_type, best.hyperparameters, seed)
-    folds = prepare_folds(train, config.n_folds, seed)
-    interval = residual_interval(folds, best.model_type, best.hyperparameters, seed, config.interval_level)
+    shuffled = validation.shuffled
+    interval = conformal_interval(
+        shuffled.residuals,
+        shuffled.matrix,
+        config.interval_level,
+        highest=float(train[TARGET].max()),
+        seed=seed,
+    )
     evaluation = evaluate(pipeline, test, interval)
     card = ModelCard(
         best=best,
         test_metrics=evaluation.metrics,
+        spatial_metrics=validation.spatial.metrics,
         coverage=evaluation.coverage,
         interval_level=config.interval_level,
         features=tuple(preprocessing.named_steps["encoder"].get_feature_names_out()),
@@ -193,8 +252,27 @@ def fit_candidate(
     return Candidate(pipeline, train, test, interval, evaluation, card)
 
 
+def model_result(
+    candidate: Candidate, registered: Registered, reported: dict[str, Any]
+) -> dg.MaterializeResult[None]:
+    """The version, what was reported of it, where it is, and whether it may serve."""
+    bundle = registered.bundle
+    return dg.MaterializeResult(
+        metadata={
+            "model_version": dg.MetadataValue.int(registered.version),
+            "algorithm": candidate.card.best.model_type,
+            "description": dg.MetadataValue.md(candidate.card.description(bundle.uri)),
+            **reported,
+            "dagster/uri": bundle.uri,
+            "parity_max_difference": registered.parity,
+            **promotion_metadata(registered),
+        },
+        data_version=dg.DataVersion(bundle.sha256),
+    )
+
+
 def registration_report(candidate: Candidate) -> StepReport:
-    """Parameters, test metrics, errors by segment and plots of one candidate."""
+    """Parameters, test metrics and plots of one candidate."""
     card, evaluation = candidate.card, candidate.evaluation
     importances = feature_importances(candidate.pipeline)
     return StepReport(
@@ -205,7 +283,7 @@ def registration_report(candidate: Candidate) -> StepReport:
             **card.best.hyperparameters,
         },
         metrics={**evaluation.metrics, "interval_coverage": evaluation.coverage},
-        tables={"error_by_ocean_proximity": evaluation.by_category, "importances": importances},
+        tables={"importances": importances},
         figures=evaluation_plots(evaluation, importances),
         texts={"model_card.md": card.description("(not yet stored)")},
     )
@@ -281,6 +359,50 @@ def bundle_matches_the_pipeline(
         ),
         metadata={"max_abs_difference": parity.max_abs_difference, "rows": parity.rows},
     )
+
+
+@blocking_check(
+    registered_model,
+    "The stored bundle prices rows as any sensible model does.",
+    additional_ins={"train_set": dg.AssetIn("train_set")},
+)
+def model_behaves_sensibly(
+    context: dg.AssetCheckExecutionContext,
+    train_set: pd.DataFrame,
+    registry: RegistryResource,
+    storage: StorageResource,
+) -> dg.AssetCheckResult:
+    """Invariance, direction, range and robustness of what the service would answer.
+
+    A defect (an answer that depends on its company, an impossible price, more income that is cheaper on
+    average) blocks the deployment: no score makes up for it. A tendency beyond its limit is a warning: it
+    tells what to expect of the model, and the promotion gate has weighed it against what serves now. Training
+    rows are asked, since no published price is needed and the test rows are for scores alone.
+    """
+    models = registry.registry()
+    version = int(models.newest_of_snapshot(context.partition_key).version)
+    return behaviour_result(load_bundle(storage.store(), models.name, version), train_set)
+
+
+def behaviour_result(bundle: Bundle, rows: pd.DataFrame) -> dg.AssetCheckResult:
+    """Every property of what a bundle answers, and whether what it lacks is a defect or a tendency."""
+    found = examine(partial(price_with, bundle), rows, BEHAVIOUR)
+    failed = [one for one in found if not one.passed]
+    defect = any(one.defect for one in failed)
+    version = bundle.manifest.model_version
+    return dg.AssetCheckResult(
+        passed=not failed,
+        # Only an error stops what is downstream.
+        severity=dg.AssetCheckSeverity.ERROR if defect else dg.AssetCheckSeverity.WARN,
+        description=f"version {version}: {'; '.join(one.detail for one in failed) or 'as expected'}",
+        metadata={"behaviour": markdown_table(behaviour_table(found)), "model_version": version},
+    )
+
+
+def price_with(bundle: Bundle, frame: pd.DataFrame) -> FloatArray:
+    """What a bundle answers; columns it does not know are handed to it as well."""
+    unknown = {name: frame[name].to_numpy() for name in frame.columns if name not in RAW_FEATURES}
+    return bundle.predict({**columns_of(frame), **unknown}).price
 
 
 def is_active(context: dg.AssetExecutionContext) -> Callable[[str], bool]:

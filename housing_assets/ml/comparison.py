@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from housing_assets.ml.segments import DECILES, equal_parts
 from housing_serving.bundle import Bundle, Predictions
 from housing_serving.features import CATEGORICAL_FEATURE, TARGET, Columns, FloatArray
 
-DECILES = 10
 # Draws held in memory at once by the bootstrap: 8 MB.
 DRAWS = 1_000_000
 # Calls whose median is a latency, and the seconds after which a slow model is slow enough.
@@ -44,11 +44,9 @@ def by_category(test: pd.DataFrame) -> Iterator[tuple[str, NDArray[np.bool_]]]:
 
 def by_price_decile(test: pd.DataFrame) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Each tenth of the rows by published price, the cheapest first, and which rows are of it."""
-    rows = len(test)
-    # By rank, so that there are ten of one size however many rows share a price.
-    ranks = test[TARGET].rank(method="first").to_numpy(dtype=np.int64) - 1
+    part = equal_parts(test[TARGET], DECILES)
     for number in range(DECILES):
-        yield f"price decile {number + 1}", ranks * DECILES // rows == number
+        yield f"price decile {number + 1}", part == number
 
 
 def bootstrap_improvement(

@@ -20,13 +20,18 @@ from threadpoolctl import threadpool_limits
 
 from housing_assets.ml.cleaning import ID_COLUMN
 from housing_assets.ml.columns import columns_of
+from housing_assets.ml.explanation import explanation_file
 from housing_assets.ml.imputation import BedroomImputer, EstimatorImputer
+from housing_assets.ml.intervals import LEAST_SPREAD, Interval
 from housing_assets.ml.onnx_compiler import UnsupportedEstimator, compile_estimator
-from housing_assets.ml.training import Interval, predict
+from housing_assets.ml.training import predict
 from housing_serving.bundle import (
+    EXPLANATION_FILE,
     IMPUTER_FILES,
     MANIFEST_FILE,
     MODEL_FILE,
+    NEIGHBOURS_FILE,
+    SPREAD_FILE,
     Bundle,
     BundleManifest,
     FeatureRange,
@@ -45,6 +50,7 @@ from housing_serving.features import (
     FloatArray,
 )
 from housing_serving.imputation import IMPUTER_INPUTS, ConstantImputer, NeighboursImputer
+from housing_serving.neighbours import Neighbourhood
 
 __all__ = [
     "PARITY_TOLERANCE",
@@ -57,7 +63,7 @@ __all__ = [
 
 # Dollars. Trees differ by exactly nothing, linear models in the last bits of a sum.
 PARITY_TOLERANCE = 1e-6
-LIBRARIES = ("numpy", "onnx", "onnxruntime", "scikit-learn")
+LIBRARIES = ("lightgbm", "numpy", "onnx", "onnxruntime", "scikit-learn")
 WORST_ROWS = 10
 # Rows that are also asked for one at a time, spread evenly over the frame.
 SINGLE_ROWS = 1_000
@@ -107,11 +113,19 @@ def bundle_files(
         git_commit: Commit of the code.
         created_at: Moment with its time zone.
         metrics: Scores on the test set.
-        interval: From `training.residual_interval`.
+        interval: From `intervals.conformal_interval`.
     """
     spec: FeatureSpec = pipeline["preprocessing"]["encoder"].spec_
     imputer, imputer_files = _export_imputer(pipeline["preprocessing"]["imputer"])
-    content = {MODEL_FILE: compile_estimator(pipeline["model"], spec.size), **imputer_files}
+    content = {
+        MODEL_FILE: compile_estimator(pipeline["model"], spec.size),
+        EXPLANATION_FILE: explanation_file(pipeline["model"], spec.size),
+        **imputer_files,
+    }
+    if spec.neighbourhood is not None:
+        content[NEIGHBOURS_FILE] = _neighbourhood_file(spec.neighbourhood)
+    if interval.spread is not None:
+        content[SPREAD_FILE] = compile_estimator(interval.spread, spec.size)
     manifest = BundleManifest(
         model_name=model_name,
         model_version=model_version,
@@ -124,17 +138,48 @@ def bundle_files(
         metrics={name: float(value) for name, value in metrics.items()},
         features=_training_ranges(train),
         categories=tuple(sorted(train[CATEGORICAL_FEATURE].unique())),
-        preprocessing=Preprocessing(
-            categories=spec.categories, cluster_centers=spec.cluster_centers, gamma=spec.gamma
-        ),
+        preprocessing=_preprocessing(spec),
         imputer=imputer,
-        interval=IntervalSpec(
-            level=interval.level, lower_offset=interval.lower_offset, upper_offset=interval.upper_offset
-        ),
+        interval=_interval(interval),
         libraries={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         files={name: sha256_hex(data) for name, data in content.items()},
     )
     return {**content, MANIFEST_FILE: manifest.to_json()}
+
+
+def _preprocessing(spec: FeatureSpec) -> Preprocessing:
+    return Preprocessing(
+        categories=spec.categories,
+        cluster_centers=spec.cluster_centers,
+        gamma=spec.gamma,
+        ratios=spec.ratios,
+        rotations=spec.rotations,
+        cities=spec.cities,
+        neighbours=spec.neighbourhood is not None,
+    )
+
+
+def _interval(interval: Interval) -> IntervalSpec:
+    return IntervalSpec(
+        level=interval.level,
+        lower_offset=interval.lower_offset,
+        upper_offset=interval.upper_offset,
+        scaled=interval.spread is not None,
+        least_spread=0.0 if interval.spread is None else LEAST_SPREAD,
+        highest=interval.highest,
+    )
+
+
+def _neighbourhood_file(around: Neighbourhood) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        latitude=around.latitude,
+        longitude=around.longitude,
+        price=around.price,
+        traits=around.traits,
+    )
+    return buffer.getvalue()
 
 
 def _training_ranges(train: pd.DataFrame) -> tuple[FeatureRange, ...]:

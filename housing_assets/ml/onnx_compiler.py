@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from lightgbm import LGBMRegressor
 from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.base import BaseEstimator
@@ -35,6 +36,11 @@ AGGREGATE_SUM = 1
 BRANCH_LEQ = 0
 # Losses whose raw sum of leaves is the prediction itself.
 IDENTITY_LOSSES = frozenset({"squared_error", "absolute_error", "quantile"})
+IDENTITY_OBJECTIVES = frozenset({"regression", "regression_l1", "huber", "fair", "quantile", "mape"})
+# Bits of a split's decision_type in LightGBM's text format.
+CATEGORICAL_SPLIT = 1
+MISSING_MASK = 0b1100
+MISSING_IS_ZERO = 0b0100
 
 
 class UnsupportedEstimator(TypeError):
@@ -43,21 +49,25 @@ class UnsupportedEstimator(TypeError):
 
 @dataclass(frozen=True)
 class FlatTree:
-    """One regression tree as parallel arrays by node number, root first; a leaf has `left` < 0."""
+    """One regression tree as parallel arrays by node number, root first; a leaf has `left` < 0.
+
+    `cover` is the number of training rows, or their weight, that came to the node; explanations need it.
+    """
 
     feature: IntArray
     threshold: FloatArray
     left: IntArray
     right: IntArray
     value: FloatArray
+    cover: FloatArray
 
 
 def compile_estimator(estimator: BaseEstimator, n_features: int) -> bytes:
     """The estimator as a serialised ONNX model.
 
     Args:
-        estimator: A fitted DecisionTree, RandomForest, GradientBoosting, HistGradientBoosting, Ridge or
-            Lasso regressor with one target, or a Pipeline of StandardScalers that ends in one.
+        estimator: A fitted DecisionTree, RandomForest, GradientBoosting, HistGradientBoosting, LightGBM,
+            Ridge or Lasso regressor with one target, or a Pipeline of StandardScalers that ends in one.
         n_features: Width of its input.
 
     Returns:
@@ -97,7 +107,7 @@ class _Graph:
             self._add_trees(forest_trees(estimator), source, "total")
             self._add("Div", ["total", self._constant("trees", float(len(estimator.estimators_)))], output)
         else:
-            self._add_trees(_additive_trees(estimator), source, output)
+            self._add_trees(additive_trees(estimator), source, output)
 
     def _add(self, operator: str, inputs: list[str], output: str, **attributes: object) -> str:
         self._nodes.append(helper.make_node(operator, inputs, [output], **attributes))
@@ -145,7 +155,7 @@ def forest_trees(forest: RandomForestRegressor) -> list[FlatTree]:
     return [_from_tree(member.tree_, 1.0) for member in forest.estimators_]
 
 
-def _additive_trees(estimator: BaseEstimator) -> list[FlatTree]:
+def additive_trees(estimator: BaseEstimator) -> list[FlatTree]:
     """Trees whose sum, first to last, is the prediction."""
     if isinstance(estimator, DecisionTreeRegressor):
         return [_from_tree(estimator.tree_, 1.0)]
@@ -161,6 +171,8 @@ def _additive_trees(estimator: BaseEstimator) -> list[FlatTree]:
         # Private, but the only place where scikit-learn keeps them.
         start = float(estimator._baseline_prediction.item())
         return [_leaf(start), *(_from_histogram(one) for stage in estimator._predictors for one in stage)]
+    if isinstance(estimator, LGBMRegressor):
+        return _lightgbm_trees(estimator)
     raise UnsupportedEstimator(f"{type(estimator).__name__} has no exact export")
 
 
@@ -175,7 +187,7 @@ def _constant_start(estimator: GradientBoostingRegressor) -> float:
 def _leaf(value: float) -> FlatTree:
     none = np.array([-1], dtype=np.int64)
     zero = np.zeros(1, dtype=np.int64)
-    return FlatTree(zero, np.zeros(1), none, none, np.array([value]))
+    return FlatTree(zero, np.zeros(1), none, none, np.array([value]), np.ones(1))
 
 
 def _from_tree(tree: Tree, factor: float) -> FlatTree:
@@ -187,6 +199,7 @@ def _from_tree(tree: Tree, factor: float) -> FlatTree:
         left=tree.children_left.astype(np.int64),
         right=tree.children_right.astype(np.int64),
         value=tree.value[:, 0, 0] * factor,
+        cover=tree.weighted_n_node_samples.astype(np.float64),
     )
 
 
@@ -201,7 +214,56 @@ def _from_histogram(predictor: TreePredictor) -> FlatTree:
         left=np.where(leaf, -1, nodes["left"].astype(np.int64)),
         right=np.where(leaf, -1, nodes["right"].astype(np.int64)),
         value=nodes["value"].astype(np.float64),
+        cover=nodes["count"].astype(np.float64),
     )
+
+
+def _lightgbm_trees(model: LGBMRegressor) -> list[FlatTree]:
+    """The trees of a booster, read from its own text format, which spells every double exactly."""
+    if model.objective_ not in IDENTITY_OBJECTIVES or model.boosting_type != "gbdt":
+        raise UnsupportedEstimator(
+            f"LightGBM with {model.boosting_type} and the objective {model.objective_} has no exact export"
+        )
+    header, *blocks = model.booster_.model_to_string().split("\nTree=")
+    if "reg_sqrt" in header.splitlines() or "[reg_sqrt: 1]" in blocks[-1]:
+        raise UnsupportedEstimator("LightGBM with reg_sqrt has no exact export")
+    return [
+        _from_lightgbm(dict(line.split("=", 1) for line in block.splitlines() if "=" in line))
+        for block in blocks
+    ]
+
+
+def _from_lightgbm(entries: dict[str, str]) -> FlatTree:
+    """One tree; there, children below zero are leaves, numbered by their complement."""
+    leaves = _numbers(entries["leaf_value"])
+    if len(leaves) == 1:
+        return _leaf(float(leaves[0]))
+    decisions = np.array(entries["decision_type"].split(), dtype=np.int64)
+    if (decisions & CATEGORICAL_SPLIT).any() or (decisions & MISSING_MASK == MISSING_IS_ZERO).any():
+        raise UnsupportedEstimator("LightGBM with categorical splits, or zeros as nulls, cannot be exported")
+    if entries.get("is_linear", "0") != "0":
+        raise UnsupportedEstimator("LightGBM with linear trees cannot be exported")
+    splits = len(decisions)
+    none = np.full(len(leaves), -1, dtype=np.int64)
+    left, right = (_children(entries[side], splits) for side in ("left_child", "right_child"))
+    return FlatTree(
+        feature=np.concatenate([_numbers(entries["split_feature"]).astype(np.int64), none * 0]),
+        threshold=np.concatenate([_numbers(entries["threshold"]), none * 0.0]),
+        left=np.concatenate([left, none]),
+        right=np.concatenate([right, none]),
+        value=np.concatenate([np.zeros(splits), leaves]),
+        cover=np.concatenate([_numbers(entries["internal_count"]), _numbers(entries["leaf_count"])]),
+    )
+
+
+def _numbers(text: str) -> FloatArray:
+    return np.array(text.split(), dtype=np.float64)
+
+
+def _children(text: str, splits: int) -> IntArray:
+    """Node numbers: splits first, then leaves."""
+    numbers = np.array(text.split(), dtype=np.int64)
+    return np.where(numbers < 0, splits + ~numbers, numbers)
 
 
 def _tree_attributes(trees: Sequence[FlatTree]) -> dict[str, Any]:
@@ -247,6 +309,7 @@ def _with_split(tree: FlatTree) -> FlatTree:
         left=np.array([1, -1, -1], dtype=np.int64),
         right=np.array([2, -1, -1], dtype=np.int64),
         value=np.full(3, tree.value[0]),
+        cover=np.full(3, tree.cover[0]),
     )
 
 

@@ -108,11 +108,31 @@ class Parameter(_Part):
             chosen = trial.suggest_categorical(name, self.choices)
         elif self.kind == "log_uniform_values":
             chosen = trial.suggest_float(name, self.min, self.max, log=True)
-        elif self._is_integer() and self.kind != "uniform" and isinstance(self.q, int | None):
+        elif self.is_whole:
             chosen = trial.suggest_int(name, self.min, self.max, step=self.q or 1)
         else:
             chosen = trial.suggest_float(name, self.min, self.max, step=self.q)
         return chosen
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all values of a range are integers."""
+        evenly = self.kind in ("int_uniform", "q_uniform")
+        return evenly and self._is_integer() and isinstance(self.q, int | None)
+
+    @property
+    def bounds(self) -> optuna.distributions.BaseDistribution:
+        """The range as Optuna knows it, without steps: engines differ in where these start."""
+        if self.min is None or self.max is None:
+            return optuna.distributions.CategoricalDistribution(self.choices)
+        if self.is_whole:
+            return optuna.distributions.IntDistribution(self.min, self.max)
+        log = self.kind == "log_uniform_values"
+        return optuna.distributions.FloatDistribution(self.min, self.max, log=log)
+
+    def settle(self, value: Value) -> Value:
+        """A value that another engine chose: a whole number where the range has whole numbers."""
+        return int(value) if self.is_whole and isinstance(value, float) and value.is_integer() else value
 
     @property
     def choices(self) -> tuple[Value, ...]:
@@ -123,7 +143,8 @@ class Parameter(_Part):
         """Whether the range holds the value."""
         if self.min is None or self.max is None:
             return value in self.choices
-        return isinstance(value, int | float) and self.min <= value <= self.max
+        kind = int if self.is_whole else int | float
+        return isinstance(value, kind) and self.min <= value <= self.max
 
 
 class SearchSpace(_Part):
@@ -134,9 +155,50 @@ class SearchSpace(_Part):
     early_terminate: EarlyTerminate | None = None
     parameters: dict[str, Parameter] = Field(min_length=1)
 
+    def new_study(
+        self, name: str | None = None, storage: optuna.storages.BaseStorage | None = None
+    ) -> optuna.Study:
+        """An Optuna study with this space's goal, opened where there is one; without a line on stderr."""
+        verbosity = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        try:
+            return optuna.create_study(
+                storage=storage,
+                study_name=name,
+                direction=self.metric.goal,
+                pruner=optuna.pruners.NopPruner(),
+                load_if_exists=True,
+            )
+        finally:
+            optuna.logging.set_verbosity(verbosity)
+
+    @property
+    def logarithmic(self) -> tuple[str, ...]:
+        """The parameters that are searched by magnitude."""
+        return tuple(name for name, one in self.parameters.items() if one.kind == "log_uniform_values")
+
     def suggest(self, trial: optuna.trial.BaseTrial) -> Params:
         """One setting, chosen by the trial's sampler."""
         return {name: parameter.suggest(trial, name) for name, parameter in self.parameters.items()}
+
+    def settle(self, config: Mapping[str, Any]) -> Params:
+        """The setting that another engine chose.
+
+        Raises:
+            SearchSpaceError: it is not one of this space.
+        """
+        setting = {
+            name: parameter.settle(config[name])
+            for name, parameter in self.parameters.items()
+            if name in config
+        }
+        if not self.contains(setting):
+            raise SearchSpaceError(f"{dict(config)} is not a setting of {', '.join(self.parameters)}")
+        return setting
+
+    def as_sweep_config(self) -> dict[str, Any]:
+        """The space as W&B takes it: just what the file says."""
+        return self.model_dump(mode="json", exclude_unset=True)
 
     def contains(self, params: Mapping[str, Any]) -> bool:
         """Whether a setting gives every parameter a value of its range, and no other parameter."""

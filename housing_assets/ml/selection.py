@@ -1,26 +1,28 @@
-"""Comparing model families in shuffled cross-validation folds of the training rows.
+"""Cross-validation folds of the training rows, and the comparison of model families in them.
 
 Preprocessing is fitted anew on each fold's own training rows; all candidates then share its matrices.
 """
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from sklearn.model_selection import KFold
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from housing_assets.ml.families import FAMILIES, Params, build_estimator, candidates, predict_with
+from housing_assets.ml.importances import importance_shares
 from housing_assets.ml.imputation import DEFAULT_STRATEGY, BedroomImputer
 from housing_assets.ml.metrics import regression_metrics
-from housing_assets.ml.preprocessing import DEFAULT_CLUSTERS, DEFAULT_GAMMA, fit_preprocessing
+from housing_assets.ml.preprocessing import FeatureSettings, fit_preprocessing, training_matrix
+from housing_assets.ml.splitters import Splitter, shuffled_rows
 from housing_serving.features import TARGET, FloatArray
 
 __all__ = [
@@ -40,6 +42,9 @@ __all__ = [
 CRITERION = "wmape"
 REPORTED_METRICS = ("wmape", "mae", "mape", "rmse", "r2", "within_10pct")
 
+# A setting goes on while it is among the best of so many of its family.
+ETA = 3
+
 Progress = Callable[[str], None]
 
 
@@ -53,16 +58,27 @@ class Fold:
     y_valid: FloatArray
     # Positions of the validation rows in the frame the folds were made from.
     valid_index: NDArray[np.int64]
+    # Names of the columns of both matrices, where they have names.
+    features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class FoldScore:
-    """How one setting did on one fold; seconds are wall clock."""
+    """How one setting did on one fold; seconds are wall clock, importances shares by column if it has any."""
 
     metrics: dict[str, float]
     predicted: FloatArray
     fit_seconds: float
     predict_seconds: float
+    importances: FloatArray | None = None
+
+
+class Scored(Protocol):
+    """What has been scored on one fold."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The ten figures."""
 
 
 @dataclass(frozen=True)
@@ -86,31 +102,31 @@ def prepare_folds(
     n_folds: int = 3,
     seed: int = 42,
     *,
+    splitter: Splitter = shuffled_rows,
     strategy: str = DEFAULT_STRATEGY,
-    n_clusters: int = DEFAULT_CLUSTERS,
-    gamma: float = DEFAULT_GAMMA,
+    features: FeatureSettings | None = None,
 ) -> list[Fold]:
-    """Shuffled folds of the training rows, each with preprocessing fitted on its own training part.
+    """Folds of the training rows, each with preprocessing fitted on its own training part.
 
     Args:
         train: Featured training rows with the target.
         n_folds: Number of folds.
         seed: Seed of the shuffle, the imputer and the clustering.
+        splitter: How rows are dealt into folds.
         strategy: Imputation strategy.
-        n_clusters: Number of geographic centres.
-        gamma: Width of the similarity to a centre.
+        features: Which features there are.
     """
 
     def fit(rows: pd.DataFrame) -> Pipeline:
         imputer = BedroomImputer(strategy, random_state=seed).fit(rows)
-        return fit_preprocessing(imputer, rows, n_clusters, gamma, seed)
+        return fit_preprocessing(imputer, rows, features, seed)
 
-    shuffled = KFold(n_folds, shuffle=True, random_state=seed)
     # Threads of OpenMP wait by spinning: on a busy machine two are many times slower than one.
     with threadpool_limits(limits=1):
-        return [
-            _fold(train, train_index, valid_index, fit) for train_index, valid_index in shuffled.split(train)
-        ]
+        folds: list[Fold] = Parallel(n_jobs=-1, prefer="threads")(
+            delayed(_fold)(train, rows, held_out, fit) for rows, held_out in splitter(train, n_folds, seed)
+        )
+    return folds
 
 
 def _fold(
@@ -121,12 +137,14 @@ def _fold(
 ) -> Fold:
     rows, held_out = train.iloc[train_index], train.iloc[valid_index]
     preprocessing = fit(rows)
+    x_train, y_train = training_matrix(preprocessing, rows)
     return Fold(
-        x_train=preprocessing.transform(rows),
-        y_train=rows[TARGET].to_numpy(dtype=np.float64),
+        x_train=x_train,
+        y_train=y_train,
         x_valid=preprocessing.transform(held_out),
         y_valid=held_out[TARGET].to_numpy(dtype=np.float64),
         valid_index=valid_index,
+        features=tuple(preprocessing.named_steps["encoder"].get_feature_names_out()),
     )
 
 
@@ -152,10 +170,11 @@ def _score(family: str, params: Params, fold: Fold, seed: int) -> FoldScore:
     predicted = predict_with(estimator, fold.x_valid)
     predict_seconds = time.perf_counter() - fitted
     metrics = regression_metrics(fold.y_valid, predicted)
-    return FoldScore(metrics, predicted, fitted - started, predict_seconds)
+    shares = importance_shares(estimator)
+    return FoldScore(metrics, predicted, fitted - started, predict_seconds, shares)
 
 
-def mean_metrics(scores: Sequence[FoldScore]) -> dict[str, float]:
+def mean_metrics(scores: Sequence[Scored]) -> dict[str, float]:
     """Each metric's mean over folds."""
     return {name: float(np.mean([score.metrics[name] for score in scores])) for name in scores[0].metrics}
 
@@ -167,7 +186,11 @@ def compare_families(
     seed: int = 42,
     progress: Progress | None = None,
 ) -> SelectionResult:
-    """Try every setting of every family's grid on every fold; the lowest mean criterion wins.
+    """Try every setting of every family's grid; the lowest mean criterion over all folds wins.
+
+    By successive halving over folds (Jamieson and Talwalkar, Non-stochastic Best Arm Identification and
+    Hyperparameter Optimization, AISTATS 2016), within each family: all settings are scored on the first fold,
+    and the best third of them, again and again, on three times as many.
 
     Raises:
         ValueError: no family, an unknown family or an unknown grid.
@@ -187,13 +210,30 @@ def compare_families(
     return SelectionResult(str(table.loc[0, "family"]), table, best_params)
 
 
+def _rungs(n_folds: int) -> list[int]:
+    """Numbers of finished folds at which settings are compared, from none to all."""
+    rungs = [0, 1]
+    while rungs[-1] * ETA < n_folds:
+        rungs.append(rungs[-1] * ETA)
+    return sorted({*rungs, n_folds})
+
+
 def _best_setting(
     folds: Sequence[Fold], family: str, tried: Sequence[Params], seed: int
 ) -> tuple[Params, dict[str, Any]]:
-    scores = score_folds(family, [(params, fold) for params in tried for fold in folds], seed)
-    by_setting = [scores[start : start + len(folds)] for start in range(0, len(scores), len(folds))]
-    best = min(range(len(tried)), key=lambda number: mean_metrics(by_setting[number])[CRITERION])
-    chosen = by_setting[best]
+    scores: list[list[FoldScore]] = [[] for _ in tried]
+    running = list(range(len(tried)))
+    for start, stop in itertools.pairwise(_rungs(len(folds))):
+        tasks = [(tried[number], fold) for number in running for fold in folds[start:stop]]
+        found = iter(score_folds(family, tasks, seed))
+        for number in running:
+            scores[number] += itertools.islice(found, stop - start)
+        # Ties go to the earlier setting.
+        running.sort(key=lambda number: mean_metrics(scores[number])[CRITERION])
+        if stop < len(folds):
+            running = sorted(running[: -(-len(running) // ETA)])
+    best = running[0]
+    chosen = scores[best]
     metrics = mean_metrics(chosen)
     row = {
         "family": family,

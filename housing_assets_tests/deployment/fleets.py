@@ -162,7 +162,7 @@ def with_model(version: int, nodes: list[Any], constants: list[Any]) -> dict[str
     graph = helper.make_graph(
         nodes,
         "by hand",
-        [helper.make_tensor_value_info("features", TensorProto.DOUBLE, [None, PREPROCESSING.spec.size])],
+        [helper.make_tensor_value_info("features", TensorProto.DOUBLE, [None, PREPROCESSING.spec().size])],
         [helper.make_tensor_value_info("prediction", TensorProto.DOUBLE, [None, 1])],
         constants,
     )

@@ -11,27 +11,30 @@ from sklearn.tree import DecisionTreeRegressor
 
 from housing_assets.ml.export import UnsupportedEstimator, bundle_files, check_parity
 from housing_assets.ml.imputation import STRATEGIES, BedroomImputer
-from housing_assets.ml.preprocessing import fit_preprocessing
+from housing_assets.ml.intervals import Interval
+from housing_assets.ml.preprocessing import FeatureSettings, fit_preprocessing
 from housing_assets.ml.selection import FAMILIES
-from housing_assets.ml.training import Interval, fit_model, predict
+from housing_assets.ml.training import fit_model, predict
 from housing_assets_tests.ml.block_groups import block_groups
 from housing_serving.bundle import Bundle, sha256_hex
 
 TRAIN_ROWS = 500
 CHEAP = {"RandomForest": {"n_estimators": 10}, "GradientBoosting": {"n_estimators": 10}}
 FILES = {
-    "median": ["bundle.json", "model.onnx"],
-    "mean": ["bundle.json", "model.onnx"],
-    "knn": ["bundle.json", "imputer.npz", "model.onnx"],
-    "iterative_forest": ["bundle.json", "imputer.onnx", "model.onnx"],
-    "ratio_boosting": ["bundle.json", "imputer.onnx", "model.onnx"],
+    "median": ["block_groups.npz", "bundle.json", "explanation.npz", "model.onnx"],
+    "mean": ["block_groups.npz", "bundle.json", "explanation.npz", "model.onnx"],
+    "knn": ["block_groups.npz", "bundle.json", "explanation.npz", "imputer.npz", "model.onnx"],
+    "iterative_forest": ["block_groups.npz", "bundle.json", "explanation.npz", "imputer.onnx", "model.onnx"],
+    "ratio_boosting": ["block_groups.npz", "bundle.json", "explanation.npz", "imputer.onnx", "model.onnx"],
 }
 
 
 @cache
 def pipeline_of(family: str, strategy: str) -> Pipeline:
     train = block_groups(TRAIN_ROWS)
-    preprocessing = fit_preprocessing(BedroomImputer(strategy).fit(train), train, n_clusters=4)
+    preprocessing = fit_preprocessing(
+        BedroomImputer(strategy).fit(train), train, FeatureSettings(n_clusters=4)
+    )
     return fit_model(preprocessing, train, family, CHEAP.get(family, {}))
 
 
@@ -96,7 +99,7 @@ def test_the_manifest_states_the_model_and_what_it_was_trained_on(tmp_path: Path
     assert set(manifest.categories) == set(train["ocean_proximity"])
     assert len(manifest.preprocessing.cluster_centers) == 4
     assert manifest.imputer.per_household
-    assert {"python", "numpy", "onnx", "onnxruntime", "scikit-learn"} == set(manifest.libraries)
+    assert {"python", "lightgbm", "numpy", "onnx", "onnxruntime", "scikit-learn"} == set(manifest.libraries)
 
 
 def test_the_manifest_holds_the_hash_of_every_other_file(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from PIL import Image
 
 from housing_assets.ml import plots
 from housing_assets.ml.plots.canvas import dollars
+from housing_assets.ml.segments import calibration
 from housing_assets.ml.split import split
 from housing_assets_tests.ml.block_groups import block_groups
 
@@ -34,12 +36,49 @@ def families() -> pd.DataFrame:
 
 def scan() -> pd.DataFrame:
     columns = {"k": [2, 3, 4], "inertia": [9.0, 5.0, 3.0], "silhouette": [0.7, 0.5, 0.6]}
-    return pd.DataFrame({**columns, "davies_bouldin": [0.3, 0.6, 0.5]})
+    return pd.DataFrame({**columns, "davies_bouldin": [0.3, 0.6, 0.5], "price_wmape": [15.0, 14.2, 14.4]})
 
 
 def trials(*states: str) -> pd.DataFrame:
     numbers = range(len(states))
     return pd.DataFrame({"number": numbers, "state": states, "wmape": [15.0 - 0.3 * one for one in numbers]})
+
+
+def settings(*states: str) -> pd.DataFrame:
+    """Trials with hyperparameters of every kind."""
+    count = len(states)
+    numbers = np.arange(count)
+    columns = {"alpha": 10.0**-numbers, "depth": numbers % 3, "features": ["sqrt", None, "log2"] * count}
+    return trials(*states).assign(**{name: values[:count] for name, values in columns.items()}, fixed=7)
+
+
+def coordinates(frame: pd.DataFrame, **options: Any) -> bytes:
+    return plots.parallel_coordinates(frame, ["alpha", "depth", "features", "fixed"], **options)
+
+
+def protocols() -> pd.DataFrame:
+    estimates = {"shuffled": (44e3, 43e3, 45e3), "blocks": (59e3, 50e3, 65e3), "test": (42e3, 40e3, 44e3)}
+    rows = [
+        (protocol, figure, *(bound * unit for bound in bounds))
+        for figure, unit in (("rmse", 1.0), ("wmape", 3e-4), ("r2", 1e-5))
+        for protocol, bounds in estimates.items()
+    ]
+    return pd.DataFrame(rows, columns=["protocol", "figure", "value", "low", "high"])
+
+
+def curve(*rows: int) -> pd.DataFrame:
+    wmape, rmse = (np.linspace(start, 0.7 * start, len(rows)) for start in (17.0, 52_000.0))
+    edges = {"wmape_lowest": wmape - 1, "wmape_highest": wmape + 1, "rmse_lowest": rmse, "rmse_highest": rmse}
+    return pd.DataFrame({"rows": rows, "wmape": wmape, "rmse": rmse, **edges})
+
+
+def inputs(*increases: float) -> pd.DataFrame:
+    names = ["place", "median_income", "ocean_proximity"]
+    return pd.DataFrame({"input": names, "mae_increase": increases, "std": [500.0, 200.0, 0.0]})
+
+
+def own_features() -> pd.DataFrame:
+    return pd.DataFrame({"feature": [f"f{number}" for number in range(20)], "importance": [0.05] * 20})
 
 
 FIGURES: dict[str, Callable[[], bytes]] = {
@@ -51,11 +90,30 @@ FIGURES: dict[str, Callable[[], bytes]] = {
     "sweep": lambda: plots.sweep_history(trials("COMPLETE", "PRUNED", "COMPLETE")),
     "sweep, none stopped": lambda: plots.sweep_history(trials("COMPLETE")),
     "sweep, all stopped": lambda: plots.sweep_history(trials("PRUNED", "PRUNED")),
-    "importances": lambda: plots.feature_importances(
-        pd.DataFrame({"feature": [f"f{number}" for number in range(20)], "importance": [0.05] * 20})
+    "sweep, more is better": lambda: plots.sweep_history(trials("COMPLETE", "COMPLETE"), maximize=True),
+    "parallel coordinates": lambda: coordinates(
+        settings("COMPLETE", "PRUNED", "COMPLETE", "PRUNED"), logarithmic=["alpha"]
     ),
+    "parallel coordinates, more is better": lambda: coordinates(
+        settings("COMPLETE", "PRUNED", "COMPLETE"), maximize=True
+    ),
+    "parallel coordinates, one trial": lambda: coordinates(settings("COMPLETE")),
+    "parallel coordinates, all stopped": lambda: coordinates(settings("PRUNED", "PRUNED")),
+    "parameter importances": lambda: plots.parameter_importances(
+        pd.DataFrame({"parameter": ["depth", "alpha"], "importance": [0.9, 0.1]})
+    ),
+    "importances": lambda: plots.feature_importances(own_features()),
     "importances of nothing": lambda: plots.feature_importances(
         pd.DataFrame({"feature": ["a", "b"], "importance": [0.0, 0.0]})
+    ),
+    "protocols": lambda: plots.protocols(protocols()),
+    "calibration": lambda: plots.calibration(calibration(predictions(), 10)),
+    "calibration of parts of one row": lambda: plots.calibration(calibration(predictions(4), 4)),
+    "learning curve": lambda: plots.learning_curve(curve(100, 200, 1_000)),
+    "learning curve of one point": lambda: plots.learning_curve(curve(1_000)),
+    "permutation": lambda: plots.permutation_importances(inputs(40e3, 20e3, 0.0), own_features()),
+    "permutation, none worth anything": lambda: plots.permutation_importances(
+        inputs(0.0, -100.0, 0.0), own_features().assign(importance=0.0)
     ),
     "residual map": lambda: plots.residual_map(predictions()),
     "residual map of a perfect model": lambda: plots.residual_map(predictions().assign(residual=0.0)),
@@ -83,6 +141,19 @@ def test_the_chosen_strategy_stands_out() -> None:
     assert plots.imputation_comparison(comparison(), "knn") != plots.imputation_comparison(
         comparison(), "mean"
     )
+
+
+def test_the_best_trial_is_by_the_direction() -> None:
+    frame = settings("COMPLETE", "COMPLETE", "COMPLETE")
+    assert coordinates(frame) != coordinates(frame, maximize=True)
+    assert plots.sweep_history(frame) != plots.sweep_history(frame, maximize=True)
+
+
+def test_a_setting_far_from_the_best_does_not_squeeze_the_others() -> None:
+    frame = settings(*["COMPLETE"] * 6)
+    far, further = frame.copy(), frame.copy()
+    far.loc[0, "wmape"], further.loc[0, "wmape"] = 1e3, 1e6
+    assert coordinates(far) == coordinates(further)
 
 
 @pytest.mark.parametrize(("value", "text"), [(0, "$0k"), (125_000, "$125k"), (-75_400, "-$75k")])

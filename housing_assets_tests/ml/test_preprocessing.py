@@ -1,5 +1,7 @@
 """The feature pipeline: what it learns, what it gives, and that a row gives the same bits in any company."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,20 +12,26 @@ from sklearn.pipeline import Pipeline
 from housing_assets.formats import decode, encode
 from housing_assets.ml.imputation import BedroomImputer
 from housing_assets.ml.preprocessing import (
-    DEFAULT_CLUSTERS,
+    CITIES,
     FeatureEncoder,
+    FeatureSettings,
     RowFeatures,
+    best_k,
     fit_preprocessing,
     scan_clusters,
+    training_matrix,
 )
 from housing_assets_tests.ml.block_groups import block_groups
 from housing_serving.features import CATEGORIES, RAW_FEATURES, ROW_FEATURES, TARGET
+from housing_serving.neighbours import FEATURES
 
 
 def fitted(train: pd.DataFrame, n_clusters: int = 4) -> Pipeline:
     """Row features, imputer and encoder, from raw columns to the matrix."""
     imputer = BedroomImputer().fit(train)
-    preprocessing = fit_preprocessing(imputer, train, n_clusters, gamma=0.5, seed=1)
+    preprocessing = fit_preprocessing(
+        imputer, train, FeatureSettings(n_clusters=n_clusters, gamma=0.5), seed=1
+    )
     return Pipeline([("row_features", RowFeatures()), *preprocessing.steps])
 
 
@@ -33,15 +41,72 @@ def test_matrix_columns_are_named_and_counted() -> None:
     assert names[:8].tolist() == list(RAW_FEATURES[:8])
     assert names[8:12].tolist() == list(ROW_FEATURES)
     assert names[12:16].tolist() == [f"cluster_similarity_{number}" for number in range(4)]
-    assert names[16:].tolist() == [f"ocean_proximity={category}" for category in CATEGORIES]
-    assert pipeline.transform(block_groups(200)).shape == (200, 21)
+    assert names[16:21].tolist() == [f"ocean_proximity={category}" for category in CATEGORIES]
+    assert names[21:32].tolist() == [f"rotated_coordinate_{number}" for number in range(11)]
+    assert names[32:40].tolist() == [f"distance_{name}" for name, *_ in CITIES]
+    assert names[40:].tolist() == list(FEATURES)
+    assert pipeline.transform(block_groups(200)).shape == (200, 40 + len(FEATURES))
 
 
-def test_default_width_is_that_of_ten_clusters() -> None:
+@pytest.mark.parametrize(
+    ("settings", "missing"),
+    [
+        (FeatureSettings(ratios=False), 4),
+        (FeatureSettings(n_clusters=0), 50),
+        (FeatureSettings(rotations=0), 11),
+        (FeatureSettings(city_distances=False), 8),
+        (FeatureSettings(neighbours=False), len(FEATURES)),
+    ],
+)
+def test_each_kind_of_feature_can_be_left_out(settings: FeatureSettings, missing: int) -> None:
     train = block_groups(200)
+    imputer = BedroomImputer("median").fit(train)
+    whole = fit_preprocessing(imputer, train)
+    less = fit_preprocessing(imputer, train, settings)
+    assert less["encoder"].settings == settings
+    assert set(less["encoder"].spec_.names) < set(whole["encoder"].spec_.names)
+    assert whole["encoder"].spec_.size - less["encoder"].spec_.size == missing
+    assert less.transform(train).shape == (200, less["encoder"].spec_.size)
+
+
+def test_no_row_learns_from_its_own_price() -> None:
+    train = block_groups(300)
+    preprocessing = fit_preprocessing(
+        BedroomImputer("median").fit(train), train, FeatureSettings(n_clusters=4)
+    )
+    dearer = train.copy()
+    dearer.loc[7, TARGET] += 1e6
+    other = fit_preprocessing(BedroomImputer("median").fit(train), dearer, FeatureSettings(n_clusters=4))
+    (one, _), (two, _) = training_matrix(preprocessing, train), training_matrix(other, dearer)
+    assert one[7].tobytes() == two[7].tobytes()
+    assert (one != two).any(axis=1).sum() > 1
+
+
+def test_some_rows_are_learned_a_second_time_as_if_far_from_all_others() -> None:
+    train = block_groups(2_000)
     preprocessing = fit_preprocessing(BedroomImputer("median").fit(train), train)
-    assert DEFAULT_CLUSTERS == 10
-    assert preprocessing.transform(train).shape == (200, 27)
+    matrix, prices = training_matrix(preprocessing, train)
+    again = matrix[len(train) :]
+    assert len(matrix) == len(prices) == 2_600
+    rows = train.loc[:, "median_income"].to_numpy(dtype=np.float32)
+    assert np.isin(again[:, 7], rows).all()
+    distance = list(preprocessing["encoder"].spec_.names).index("nearby_distance_5")
+    assert np.median(again[:, distance]) > 2 * np.median(matrix[: len(train), distance])
+
+
+def test_only_the_rows_that_were_fitted_can_be_learned_from() -> None:
+    train = block_groups(300)
+    preprocessing = fit_preprocessing(
+        BedroomImputer("median").fit(train), train, FeatureSettings(n_clusters=4)
+    )
+    with pytest.raises(ValueError, match="rows that its neighbours' prices come from"):
+        training_matrix(preprocessing, train.head(50))
+
+
+def test_prices_are_needed_for_neighbours_only() -> None:
+    with pytest.raises(ValueError, match="no prices were given"):
+        FeatureEncoder().fit(block_groups(100))
+    FeatureEncoder(neighbours=False).fit(block_groups(100))
 
 
 def test_each_row_gives_the_same_bits_alone_as_in_the_batch_with_and_without_bedrooms() -> None:
@@ -70,7 +135,7 @@ def test_a_stored_pipeline_answers_as_the_fitted_one() -> None:
     pipeline = fitted(frame)
     stored = decode("pipeline.skops", encode("pipeline.skops", pipeline))
     assert stored.transform(frame).tobytes() == pipeline.transform(frame).tobytes()
-    assert stored[-1].spec_ == pipeline[-1].spec_
+    assert replace(stored[-1].spec_, neighbourhood=None) == replace(pipeline[-1].spec_, neighbourhood=None)
 
 
 def test_only_raw_columns_matter() -> None:
@@ -84,7 +149,7 @@ def test_centres_are_where_the_block_groups_are_from_south_to_north() -> None:
     frame = block_groups(90)
     frame["latitude"] = [38.0] * 30 + [33.0] * 30 + [35.5] * 30
     frame["longitude"] = [-122.0] * 30 + [-117.0] * 30 + [-119.0] * 30
-    spec = FeatureEncoder(n_clusters=3, gamma=2).fit(frame).spec_
+    spec = FeatureEncoder(n_clusters=3, gamma=2).fit(frame, frame[TARGET]).spec_
     np.testing.assert_allclose(spec.cluster_centers, [(33.0, -117.0), (35.5, -119.0), (38.0, -122.0)])
     assert (spec.gamma, spec.categories) == (2.0, CATEGORIES)
 
@@ -92,17 +157,18 @@ def test_centres_are_where_the_block_groups_are_from_south_to_north() -> None:
 def test_an_absent_category_keeps_its_column() -> None:
     inland = block_groups(300).query("ocean_proximity == 'INLAND'")
     matrix = fitted(inland).transform(inland)
-    np.testing.assert_array_equal(matrix[:, -5:], [[0.0, 1.0, 0.0, 0.0, 0.0]] * len(inland))
+    np.testing.assert_array_equal(matrix[:, 16:21], [[0.0, 1.0, 0.0, 0.0, 0.0]] * len(inland))
 
 
 def test_more_clusters_than_rows_are_refused() -> None:
-    with pytest.raises(ValueError, match="n_samples=3 should be >= n_clusters=10"):
-        FeatureEncoder().fit(block_groups(3))
+    with pytest.raises(ValueError, match="n_samples=3 should be >= n_clusters=50"):
+        FeatureEncoder(neighbours=False).fit(block_groups(3))
 
 
 def test_transformers_follow_scikit_learn() -> None:
     encoder = FeatureEncoder(n_clusters=3, gamma=0.7, random_state=5)
-    assert clone(encoder).get_params() == {"gamma": 0.7, "n_clusters": 3, "random_state": 5}
+    assert clone(encoder).get_params() == encoder.get_params()
+    assert (encoder.settings.n_clusters, encoder.settings.gamma) == (3, 0.7)
     with pytest.raises(NotFittedError):
         Pipeline([("encoder", encoder)]).transform(block_groups(3))
     raw = RowFeatures().fit_transform(block_groups(3))
@@ -111,11 +177,13 @@ def test_transformers_follow_scikit_learn() -> None:
 
 def test_scan_reports_every_k_and_inertia_falls() -> None:
     scan = scan_clusters(block_groups(800), ks=(2, 4, 8), sample=300)
-    assert list(scan.columns) == ["k", "inertia", "silhouette", "davies_bouldin"]
+    assert list(scan.columns) == ["k", "inertia", "silhouette", "davies_bouldin", "price_wmape"]
     assert scan["k"].tolist() == [2, 4, 8]
     assert scan["inertia"].is_monotonic_decreasing
     assert scan["silhouette"].between(-1, 1).all()
     assert (scan["davies_bouldin"] > 0).all()
+    assert scan["price_wmape"].between(5, 60).all()
+    assert best_k(scan.assign(price_wmape=[3.0, 1.0, 2.0])) == 4
 
 
 def test_scan_finds_three_towns() -> None:

@@ -2,6 +2,7 @@
 
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from housing_assets.ml.families import FAMILIES
 from housing_assets.ml.search_spaces import Parameter, SearchSpaceError, load_search_spaces
@@ -130,3 +131,49 @@ def test_a_setting_lies_in_a_space_only_with_exactly_its_parameters() -> None:
     assert not space.contains({"alpha": 1_000.0})
     assert not space.contains({})
     assert not space.contains({"alpha": 1.0, "solver": "svd"})
+
+
+def test_a_setting_that_another_engine_chose_becomes_one_of_the_space() -> None:
+    space = load_search_spaces()["GradientBoosting"]
+    chosen = {
+        "n_estimators": 120.0,
+        "learning_rate": 0.1,
+        "max_depth": 3,
+        "min_samples_split": 2,
+        "min_samples_leaf": 1,
+        "subsample": 1.0,
+        "max_features": None,
+    }
+    settled = space.settle({**chosen, "_wandb": {}})
+    assert settled == chosen
+    assert [type(settled[name]) for name in ("n_estimators", "subsample")] == [int, float]
+    for wrong in ({"n_estimators": 120.5}, {"learning_rate": 3.0}, {"max_features": "all"}):
+        with pytest.raises(SearchSpaceError, match="is not a setting of n_estimators, learning_rate, "):
+            space.settle({**chosen, **wrong})
+    with pytest.raises(SearchSpaceError, match="is not a setting of n_estimators, learning_rate, "):
+        space.settle({"n_estimators": 120})
+
+
+def test_a_space_goes_to_wandb_as_the_file_has_it() -> None:
+    alpha = {"distribution": "log_uniform_values", "min": 0.1, "max": 10.0}
+    text = RIDGE % "{distribution: log_uniform_values, min: 0.1, max: 10.0}"
+    assert load_search_spaces(text)["Ridge"].as_sweep_config() == {
+        "method": "bayes",
+        "metric": {"name": "wmape", "goal": "minimize"},
+        "parameters": {"alpha": alpha},
+    }
+
+
+@pytest.mark.parametrize(
+    ("parameter", "bounds"),
+    [
+        ({"value": 3}, CategoricalDistribution([3])),
+        ({"values": ["sqrt", None]}, CategoricalDistribution(["sqrt", None])),
+        ({"min": 1, "max": 3}, IntDistribution(1, 3)),
+        ({"min": 50, "max": 150, "q": 50, "distribution": "q_uniform"}, IntDistribution(50, 150)),
+        ({"min": 1, "max": 3, "distribution": "uniform"}, FloatDistribution(1, 3)),
+        ({"min": 1, "max": 3, "distribution": "log_uniform_values"}, FloatDistribution(1, 3, log=True)),
+    ],
+)
+def test_the_bounds_of_a_parameter(parameter: dict[str, object], bounds: object) -> None:
+    assert Parameter.model_validate(parameter).bounds == bounds

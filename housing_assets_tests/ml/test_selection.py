@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 
 from housing_assets.ml import selection
+from housing_assets.ml.imputation import BedroomImputer
+from housing_assets.ml.preprocessing import FeatureSettings, fit_preprocessing
 from housing_assets.ml.selection import (
     CRITERION,
     FAMILIES,
@@ -13,15 +15,17 @@ from housing_assets.ml.selection import (
     prepare_folds,
     score_folds,
 )
-from housing_assets_tests.ml.block_groups import block_groups, small_folds, step_folds
+from housing_assets_tests.ml.block_groups import PLAIN, block_groups, small_folds, step_folds
 from housing_serving.features import TARGET
 
 SHALLOW = {"small": {"DecisionTree": {"max_depth": [1, 4]}, "Ridge": {"alpha": [1.0]}}}
 
+SMALL = FeatureSettings(n_clusters=3)
+
 
 def test_every_row_is_validated_once_and_never_by_a_fold_it_trained() -> None:
     train = block_groups(300)
-    folds = prepare_folds(train, 3, 42, n_clusters=3)
+    folds = prepare_folds(train, 3, 42, features=PLAIN)
     assert sorted(np.concatenate([fold.valid_index for fold in folds])) == list(range(300))
     for fold in folds:
         assert len(fold.x_train) == len(fold.y_train) == 200
@@ -29,32 +33,43 @@ def test_every_row_is_validated_once_and_never_by_a_fold_it_trained() -> None:
 
 
 def test_folds_are_shuffled_not_blocks_of_consecutive_rows() -> None:
-    first = prepare_folds(block_groups(300), 3, 42, n_clusters=3)[0]
+    first = prepare_folds(block_groups(300), 3, 42, features=PLAIN)[0]
     assert np.ptp(first.valid_index) > 250
 
 
 def test_preprocessing_of_a_fold_never_sees_its_validation_rows() -> None:
     train = block_groups(300)
-    before = prepare_folds(train, 3, 42, n_clusters=3)[0]
+    before = prepare_folds(train, 3, 42, features=SMALL)[0]
     changed = train.copy()
     moved = changed.index[before.valid_index]
     changed.loc[moved, ["latitude", "longitude", "total_bedrooms"]] = (33.0, -115.0, 9_000.0)
-    after = prepare_folds(changed, 3, 42, n_clusters=3)[0]
+    after = prepare_folds(changed, 3, 42, features=SMALL)[0]
     np.testing.assert_array_equal(after.x_train, before.x_train)
     assert not np.array_equal(after.x_valid, before.x_valid)
 
 
-def test_the_price_is_no_feature() -> None:
+def test_no_price_of_a_validation_row_is_seen() -> None:
     train = block_groups(300)
-    before = prepare_folds(train, 3, 42, n_clusters=3)
-    after = prepare_folds(train.assign(**{TARGET: train[TARGET] * 2}), 3, 42, n_clusters=3)
-    for one, other in zip(before, after, strict=True):
-        np.testing.assert_array_equal(one.x_valid, other.x_valid)
+    before = prepare_folds(train, 3, 42, features=SMALL)[0]
+    dearer = train.copy()
+    dearer.loc[dearer.index[before.valid_index], TARGET] *= 2
+    after = prepare_folds(dearer, 3, 42, features=SMALL)[0]
+    np.testing.assert_array_equal(after.x_train, before.x_train)
+    np.testing.assert_array_equal(after.x_valid, before.x_valid)
+
+
+def test_rows_are_scored_as_they_would_be_served() -> None:
+    train = block_groups(300)
+    fold = prepare_folds(train, 3, 42, features=SMALL)[0]
+    learned = train.drop(index=train.index[fold.valid_index])
+    preprocessing = fit_preprocessing(BedroomImputer().fit(learned), learned, SMALL)
+    np.testing.assert_array_equal(fold.x_valid, preprocessing.transform(train.iloc[fold.valid_index]))
+    assert len(fold.x_train) == 260
 
 
 def test_folds_depend_on_the_seed_alone() -> None:
     train = block_groups(150)
-    one, same, other = (prepare_folds(train, 2, seed, n_clusters=3)[0] for seed in (1, 1, 2))
+    one, same, other = (prepare_folds(train, 2, seed, features=SMALL)[0] for seed in (1, 1, 2))
     assert one.x_train.tobytes() == same.x_train.tobytes()
     assert not np.array_equal(one.valid_index, other.valid_index)
 

@@ -1,17 +1,18 @@
 """The sweep: what is found, what is stopped early, and that nothing about it is left to chance."""
 
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pandas as pd
 import pytest
-from optuna.trial import TrialState
 
-from housing_assets.ml import sweep
+from housing_assets.ml import studies
 from housing_assets.ml.metrics import METRICS
 from housing_assets.ml.search_spaces import SearchSpace, load_search_spaces
 from housing_assets.ml.selection import FoldScore, mean_metrics, score_folds
 from housing_assets.ml.sweep import BestParams, SweepResult, run_sweep
+from housing_assets.ml.sweep_results import SweepPlan
 from housing_assets_tests.ml.block_groups import small_folds
 
 BEST = BestParams(
@@ -42,6 +43,14 @@ def tree_space(**changes: object) -> SearchSpace:
 def tree_sweep(space: SearchSpace | None = None, n_trials: int = 8, **options: object) -> SweepResult:
     arguments = {"n_trials": n_trials, "seed": 7, "study_name": "rows-of-today", **options}
     return run_sweep(small_folds(), "DecisionTree", space or tree_space(), **arguments)
+
+
+def assert_same(one: SweepResult, other: SweepResult) -> None:
+    """Equal to the last bit, but for the time it took."""
+    assert one.best_params == other.best_params
+    pd.testing.assert_frame_equal(
+        one.trials.drop(columns="seconds"), other.trials.drop(columns="seconds"), check_exact=True
+    )
 
 
 def test_the_best_params_are_those_of_the_best_complete_trial() -> None:
@@ -102,9 +111,7 @@ def test_a_metric_to_maximise_keeps_and_finds_the_highest() -> None:
 def test_the_same_seed_and_rows_give_the_same_bytes_and_another_seed_another_search() -> None:
     one, same, other = tree_sweep(), tree_sweep(), tree_sweep(seed=8)
     assert one.best_params.to_yaml() == same.best_params.to_yaml()
-    pd.testing.assert_frame_equal(
-        one.trials.drop(columns="seconds"), same.trials.drop(columns="seconds"), check_exact=True
-    )
+    assert_same(one, same)
     assert other.best_params.sweep_id != one.best_params.sweep_id
     assert other.trials["max_depth"].tolist() != one.trials["max_depth"].tolist()
 
@@ -147,13 +154,44 @@ def test_a_null_and_a_fixed_value_can_be_searched() -> None:
     assert result.best_params.hyperparameters == {"max_features": None, "n_estimators": 3}
 
 
-def test_a_killed_sweep_resumes_and_ends_as_if_it_had_not_been_killed(
+def test_every_trial_says_why_it_ended() -> None:
+    trials = tree_sweep().trials
+    complete = trials["state"] == "COMPLETE"
+    assert set(trials[complete]["reason"]) == {"complete"}
+    pattern = r"stopped after 1 of 3 folds: rank [2-8] of [48], the best [12] go on"
+    assert trials[~complete]["reason"].str.fullmatch(pattern).all()
+    assert (trials["seconds"] > 0).all()
+
+
+def test_every_trial_has_the_importances_of_its_features() -> None:
+    result = tree_sweep()
+    features = small_folds()[0].features
+    assert list(result.importances.columns) == ["number", *features]
+    assert result.importances[list(features)].sum(axis=1).tolist() == pytest.approx([1.0] * 8)
+    stump = result.importances.loc[0, list(features)]
+    top = stump.sort_values(ascending=False, kind="stable")
+    assert result.trials.loc[0, "top_features"].startswith(f"{top.index[0]} {top.iloc[0]:.0%}, ")
+
+
+def test_the_parameter_that_matters_is_found() -> None:
+    # Leaves of 1 to 3 rows are much alike; a tree of depth 1 is far from one of depth 12.
+    parameters = {"max_depth": {"min": 1, "max": 12}, "min_samples_leaf": {"min": 1, "max": 3}}
+    shares = tree_sweep(tree_space(parameters=parameters), n_trials=12).parameter_importances
+    assert shares["parameter"].tolist() == ["max_depth", "min_samples_leaf"]
+    assert shares["importance"].sum() == pytest.approx(1.0)
+    assert shares["importance"][0] > 0.8
+
+
+def test_from_two_trials_nothing_is_said_about_parameters() -> None:
+    assert tree_sweep(n_trials=2).parameter_importances.empty
+
+
+def test_an_interrupted_sweep_resumes_and_ends_as_if_it_had_not_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = f"sqlite:///{tmp_path / 'sweep.db'}"
     calls = 0
 
-    def killed(*arguments: object) -> list[FoldScore]:
+    def interrupted(*arguments: object) -> list[FoldScore]:
         nonlocal calls
         calls += 1
         # The first batch takes two calls; the third is the second batch's first folds.
@@ -162,24 +200,46 @@ def test_a_killed_sweep_resumes_and_ends_as_if_it_had_not_been_killed(
         return score_folds(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "score_folds", killed)
+        patch.setattr(studies, "score_folds", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            tree_sweep(storage_url=url)
-    resumed = tree_sweep(storage_url=url)
-    whole = tree_sweep()
-    assert resumed.best_params.hyperparameters == whole.best_params.hyperparameters
-    assert resumed.best_params.metrics == whole.best_params.metrics
-    assert resumed.trials["max_depth"].tolist() == whole.trials["max_depth"].tolist()
-    states = [trial.state for trial in optuna.load_study(study_name="rows-of-today", storage=url).trials]
-    assert states.count(TrialState.FAIL) == 4
-    assert TrialState.RUNNING not in states
+            tree_sweep(folder=tmp_path)
+    assert_same(tree_sweep(folder=tmp_path), tree_sweep())
 
 
 def test_a_finished_study_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = f"sqlite:///{tmp_path / 'sweep.db'}"
-    first = tree_sweep(n_trials=2, storage_url=url)
-    monkeypatch.setattr(sweep, "score_folds", None)
-    assert tree_sweep(n_trials=2, storage_url=url).best_params == first.best_params
+    first = tree_sweep(n_trials=5, folder=tmp_path)
+    monkeypatch.setattr(studies, "score_folds", None)
+    assert_same(tree_sweep(n_trials=5, folder=tmp_path), first)
+
+
+def test_a_line_that_a_killed_process_has_half_written_is_taken_off(tmp_path: Path) -> None:
+    tree_sweep(n_trials=4, folder=tmp_path)
+    [journal] = tmp_path.rglob("study.journal")
+    whole = journal.read_bytes()
+    # The last line records the last trial.
+    journal.write_bytes(whole[:-20])
+    assert_same(tree_sweep(n_trials=4, folder=tmp_path), tree_sweep(n_trials=4))
+    assert journal.read_bytes().endswith(b"}\n")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 8},
+        {"n_trials": 7},
+        {"space": tree_space(early_terminate=None)},
+        {"start_from": {"max_depth": 5, "min_samples_leaf": 6}},
+    ],
+)
+def test_another_plan_is_another_study(change: dict[str, Any]) -> None:
+    assert tree_sweep(**change).best_params.sweep_id != tree_sweep().best_params.sweep_id
+
+
+def test_other_rows_are_another_study() -> None:
+    one, other = (
+        SweepPlan.of(small_folds(rows), "Ridge", tree_space(), 8, 7, "name", None) for rows in (600, 599)
+    )
+    assert one.identity != other.identity
 
 
 def test_optuna_is_left_as_talkative_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:

@@ -98,9 +98,7 @@ def neighbours_file(**changes: object) -> bytes:
         "scale": scale,
         "k": np.int64(1),
     }
-    buffer = io.BytesIO()
-    np.savez(buffer, **(arrays | changes))
-    return buffer.getvalue()
+    return npz(arrays | changes)
 
 
 def imputer_parts(kind: str) -> tuple[ImputerSpec, dict[str, bytes]]:
@@ -116,12 +114,46 @@ def imputer_parts(kind: str) -> tuple[ImputerSpec, dict[str, bytes]]:
     return spec, {"imputer.onnx": model}
 
 
+def explanation_arrays(width: int, stumps: Sequence[Stump]) -> dict[str, NDArray[Any]]:
+    """The same sum as `explanation.npz` holds it; of each stump's training rows, half went either way."""
+    roots = 3 * np.arange(len(stumps))
+    left, right, feature = (np.full(3 * len(stumps), -1, dtype=np.int32) for _ in range(3))
+    left[roots], right[roots] = roots + 1, roots + 2
+    feature[roots] = [stump[0] for stump in stumps]
+    return {
+        "constant": np.zeros(()),
+        "coefficients": np.zeros(width),
+        "means": np.zeros(width),
+        "feature": feature,
+        "threshold": np.array([[stump[1], 0.0, 0.0] for stump in stumps]).ravel(),
+        "left": left,
+        "right": right,
+        "value": np.array([[0.0, *stump[2:]] for stump in stumps]).ravel(),
+        "cover": np.tile([200.0, 100.0, 100.0], len(stumps)),
+    }
+
+
+def npz(arrays: Mapping[str, Any]) -> bytes:
+    """Arrays as a file."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
 def bundle_files(
-    *, kind: str = "constant", version: int = 1, stumps: Sequence[Stump] = PRICE_STUMPS, **changes: object
+    *,
+    kind: str = "constant",
+    version: int = 1,
+    stumps: Sequence[Stump] = PRICE_STUMPS,
+    explained: bool = False,
+    **changes: object,
 ) -> dict[str, bytes]:
-    """The files of a valid bundle; `changes` replace fields of its manifest."""
+    """The files of a valid bundle, able to explain if so asked; `changes` replace fields of its manifest."""
     imputer, imputer_files = imputer_parts(kind)
-    files = {"model.onnx": stump_model(PREPROCESSING.spec.size, stumps), **imputer_files}
+    width = PREPROCESSING.spec().size
+    files = {"model.onnx": stump_model(width, stumps), **imputer_files}
+    if explained:
+        files["explanation.npz"] = npz(explanation_arrays(width, stumps))
     fields: dict[str, Any] = {
         "model_name": "housing_price_model",
         "model_version": version,
@@ -186,7 +218,7 @@ def random_columns(rows: int, seed: int = 7) -> dict[str, NDArray[Any]]:
 def random_stumps(count: int = 200, seed: int = 11) -> list[Stump]:
     """Trees on every feature whose values do not add up exactly, so that order would show."""
     generator = np.random.default_rng(seed)
-    width = PREPROCESSING.spec.size
+    width = PREPROCESSING.spec().size
     limits = [*LIMITS.values(), *((0.0, 5.0) for _ in range(4)), *((0.0, 1.0) for _ in range(7))]
     features = generator.integers(0, width, count)
     return [

@@ -22,8 +22,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def bundle_folder(tmp_path: Path) -> Path:
-    """A valid bundle, version 3, with a compiled imputer."""
-    return write_files(tmp_path / "bundle", bundle_files(kind="compiled", version=3))
+    """A valid bundle, version 3, with a compiled imputer and explanations."""
+    return write_files(tmp_path / "bundle", bundle_files(kind="compiled", version=3, explained=True))
 
 
 @pytest.fixture

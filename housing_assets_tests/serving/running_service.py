@@ -42,7 +42,7 @@ def running_service(folder: Path, **variables: str) -> Iterator[RunningService]:
     inherited = {
         name: value for name, value in os.environ.items() if name.lower() not in ServingSettings.model_fields
     }
-    bundle = write_files(folder / "bundle", bundle_files(kind="compiled", version=3))
+    bundle = write_files(folder / "bundle", bundle_files(kind="compiled", version=3, explained=True))
     settings = {
         "PORT": str(port),
         "LOCAL_MODEL_PATH": str(bundle),

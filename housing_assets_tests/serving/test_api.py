@@ -317,7 +317,8 @@ def test_wrong_method_has_the_same_shape_and_names_the_right_one(client: TestCli
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("POST", PREDICT), ("GET", "/api/v1/model/info"), ("GET", "/health/ready")]
+    ("method", "path"),
+    [("POST", PREDICT), ("POST", "/api/v1/explain"), ("GET", "/api/v1/model/info"), ("GET", "/health/ready")],
 )
 def test_without_a_model_503_says_when_to_come_back(
     client_without_model: TestClient, method: str, path: str
@@ -469,6 +470,7 @@ def test_openapi_declares_every_error_and_carries_examples(client: TestClient) -
     }
     assert statuses == {
         "post /api/v1/predict": ["200", "408", "413", "415", "422", "500", "503"],
+        "post /api/v1/explain": ["200", "408", "409", "413", "415", "422", "500", "503"],
         "get /api/v1/model/info": ["200", "500", "503"],
         "get /health": ["200", "500"],
         "get /health/ready": ["200", "500", "503"],

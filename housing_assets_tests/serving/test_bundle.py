@@ -12,9 +12,13 @@ from pydantic import ValidationError
 
 from housing_assets_tests.serving.bundles import (
     INSTANCE,
+    MEDIAN_INCOME,
+    PREPROCESSING,
+    PRICE_STUMPS,
     bundle_files,
     columns_of,
     neighbours_file,
+    npz,
     random_columns,
     random_stumps,
     stump_model,
@@ -32,7 +36,10 @@ from housing_serving.bundle import (
     sha256_hex,
 )
 from housing_serving.manifest import checksum
+from housing_serving.neighbours import FEATURES, TRAITS
 
+# Of the example: 100,000 and 200,000 more above an income of 4.
+PRICE = 300_000.0
 KINDS = ("constant", "neighbours", "compiled")
 
 
@@ -304,3 +311,66 @@ def test_a_model_outside_the_contract_is_refused(data: bytes, message: str) -> N
 def test_neighbours_outside_the_contract_are_refused_unpickled(data: bytes, message: str) -> None:
     with pytest.raises(BundleCorrupt, match=rf"bundle/imputer\.npz {message}"):
         opened(with_file(bundle_files(kind="neighbours"), "imputer.npz", data))
+
+
+def block_groups_file(**changes: object) -> bytes:
+    """Five block groups as a bundle holds them; `changes` replace arrays."""
+    arrays = {name: np.linspace(1.0, 2.0, 5) for name in ("latitude", "longitude", "price")}
+    return npz({**arrays, "traits": np.ones((len(TRAITS), 5)), **changes})
+
+
+def with_block_groups(data: bytes) -> dict[str, bytes]:
+    """A bundle whose model takes the features of neighbours as well."""
+    preprocessing = PREPROCESSING.model_copy(update={"neighbours": True})
+    width = PREPROCESSING.spec().size + len(FEATURES)
+    model = stump_model(width, PRICE_STUMPS)
+    files = {"model.onnx": sha256_hex(model), "block_groups.npz": sha256_hex(data)}
+    rewritten = bundle_files(preprocessing=preprocessing, files=files)
+    return {**rewritten, "model.onnx": model, "block_groups.npz": data}
+
+
+def test_a_bundle_prices_with_the_block_groups_nearby() -> None:
+    bundle = Bundle.from_files(with_block_groups(block_groups_file()), origin="bundle")
+    columns = columns_of(INSTANCE)
+    assert bundle.feature_matrix(columns).shape == (1, PREPROCESSING.spec().size + len(FEATURES))
+    assert bundle.predict(columns).price.tolist() == [PRICE]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"price": np.array([1.0, np.nan, 1.0, 1.0, 1.0])}, "holds price"),
+        ({"latitude": np.ones(4)}, "holds latitude"),
+        ({"traits": np.ones((2, 5))}, "holds traits"),
+        ({"longitude": np.ones(5, dtype=np.float32)}, "holds longitude"),
+        ({"price": np.array([object()] * 5)}, "does not hold the neighbours' arrays"),
+    ],
+)
+def test_block_groups_outside_the_contract_are_refused(changes: dict[str, object], problem: str) -> None:
+    files = with_block_groups(block_groups_file(**changes))
+    with pytest.raises(BundleCorrupt, match=rf"bundle/block_groups\.npz {problem}"):
+        opened(files)
+
+
+def test_an_interval_may_be_as_wide_as_a_model_says() -> None:
+    spread = stump_model(PREPROCESSING.spec().size, [(MEDIAN_INCOME, 4.0, 1_000.0, 20_000.0)])
+    interval = IntervalSpec(
+        level=0.9,
+        lower_offset=-2.0,
+        upper_offset=3.0,
+        scaled=True,
+        least_spread=5_000.0,
+        highest=PRICE + 40_000.0,
+    )
+    listed = {name: sha256_hex(data) for name, data in bundle_files().items() if name != "bundle.json"}
+    files = {
+        **bundle_files(interval=interval, files={**listed, "spread.onnx": sha256_hex(spread)}),
+        "spread.onnx": spread,
+    }
+    bundle = Bundle.from_files(files, origin="bundle")
+    rich = bundle.predict(columns_of(INSTANCE))
+    assert (rich.price - rich.lower).tolist() == [40_000.0]
+    # No further than any price that was published.
+    assert (rich.upper - rich.price).tolist() == [40_000.0]
+    poor = bundle.predict(columns_of({**INSTANCE, "median_income": 1.0}))
+    assert (poor.upper - poor.price).tolist() == [15_000.0]

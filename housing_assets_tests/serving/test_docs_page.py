@@ -27,6 +27,7 @@ from housing_serving.settings import ServingSettings
 JSON = dict[str, Any]
 OPERATIONS = (
     "POST /api/v1/predict",
+    "POST /api/v1/explain",
     "GET /api/v1/model/info",
     "GET /health",
     "GET /health/ready",
@@ -196,17 +197,15 @@ def test_every_response_has_an_example_that_fits_its_schema(client: TestClient) 
                     assert {ErrorResponse.model_validate(value).error.code for value in values} == set(
                         media["examples"]
                     )
-    assert seen == {"200", "401", "408", "413", "415", "422", "429", "500", "503"}
+    assert seen == {"200", "401", "408", "409", "413", "415", "422", "429", "500", "503"}
 
 
-def test_every_example_request_is_priced(client: TestClient) -> None:
+@pytest.mark.parametrize("path", ["/api/v1/predict", "/api/v1/explain"])
+def test_every_example_request_is_answered(client: TestClient, path: str) -> None:
     document = client.get("/openapi.json").json()
-    body = document["paths"]["/api/v1/predict"]["post"]["requestBody"]["content"]["application/json"]
+    body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
 
-    answers = {
-        name: client.post("/api/v1/predict", json=example["value"])
-        for name, example in body["examples"].items()
-    }
+    answers = {name: client.post(path, json=example["value"]) for name, example in body["examples"].items()}
 
     assert {name: answer.status_code for name, answer in answers.items()} == dict.fromkeys(answers, 200)
     assert body["examples"]["one"]["value"] == {"instances": [INSTANCE]}
@@ -253,6 +252,7 @@ def test_protections_are_documented_where_they_apply(client: TestClient) -> None
     }
     assert found == {
         "post /api/v1/predict": (either, True, True),
+        "post /api/v1/explain": (either, True, True),
         "get /api/v1/model/info": (either, True, True),
         "get /health": (None, False, False),
         "get /health/ready": (None, False, False),
@@ -284,4 +284,4 @@ def test_what_the_document_says_about_itself(client: TestClient) -> None:
     assert used == {tag["name"] for tag in document["tags"]}
     assert all(operation["summary"] and operation["description"] for _, _, operation in operations(document))
     names = [operation["operationId"] for _, _, operation in operations(document)]
-    assert names == ["predict", "model_info", "health", "ready", "deep", "metrics", "service_info"]
+    assert names == ["predict", "explain", "model_info", "health", "ready", "deep", "metrics", "service_info"]

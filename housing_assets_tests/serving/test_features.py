@@ -16,7 +16,7 @@ from housing_serving.features import (
     row_features,
 )
 
-SPEC = PREPROCESSING.spec
+SPEC = PREPROCESSING.spec()
 
 
 def test_raw_features_are_the_nine_published_columns_in_order() -> None:

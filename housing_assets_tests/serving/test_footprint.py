@@ -41,13 +41,14 @@ def imported(log: Path) -> set[str]:
 
 
 def test_a_life_of_the_service_imports_nothing_that_only_training_needs(tmp_path: Path) -> None:
-    model = write_files(tmp_path / "bundle", bundle_files(kind="compiled"))
+    model = write_files(tmp_path / "bundle", bundle_files(kind="compiled", explained=True))
     command = service(model, tmp_path / "home", PYTHONPROFILEIMPORTTIME="1")
     with running(command, tmp_path) as server:
         for path in ("/api/v1/model/info", "/health/deep", "/metrics", "/openapi.json", "/docs"):
             assert requests.get(server.url(path), timeout=30).status_code == 200
         body = {"instances": [INSTANCE, {**INSTANCE, "total_bedrooms": None}]}
-        assert requests.post(server.url("/api/v1/predict"), json=body, timeout=30).status_code == 200
+        for path in ("/api/v1/predict", "/api/v1/explain"):
+            assert requests.post(server.url(path), json=body, timeout=30).status_code == 200
         assert requests.post(server.url("/api/v1/predict"), json={}, timeout=30).status_code == 422
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(timeout=60)

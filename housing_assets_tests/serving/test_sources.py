@@ -196,7 +196,7 @@ def test_a_model_that_predicts_no_number_is_not_served(local: ServingSettings, s
 
 def test_a_model_that_fails_while_predicting_is_not_served(local: ServingSettings, storage: Path) -> None:
     # Valid, but it picks a column that no row has.
-    width = PREPROCESSING.spec.size
+    width = PREPROCESSING.spec().size
     graph = helper.make_graph(
         [helper.make_node("Gather", ["features", "column"], ["prediction"], axis=1)],
         "picks_a_column",

@@ -18,9 +18,10 @@ import pytest
 from pydantic import SecretStr
 
 from housing_assets_tests.conftest import free_port
-from housing_assets_tests.scripted_http import ScriptedHandler, ScriptedServer, answer, scripted_server
+from housing_assets_tests.scripted_http import answer, scripted_server
 from housing_assets_tests.serving.bundles import random_columns
 from housing_assets_tests.serving.test_prediction_log import answered, keys, rows_in, settings
+from housing_assets_tests.wandb_stand_in import WandbStandIn
 from housing_serving.answers import AnswerBatch
 from housing_serving.bundle import Predictions
 from housing_serving.metrics import Metrics
@@ -121,44 +122,6 @@ def test_a_key_without_the_client_is_one_warning_that_names_the_extra(
 # With the real client, which is a process of its own
 
 
-class WandbStandIn:
-    """Just enough of W&B to take a run; keeps what was logged."""
-
-    def __init__(self, server: ScriptedServer) -> None:
-        self.server = server
-        self.run: dict[str, Any] = {}
-        self.config: dict[str, Any] = {}
-        self.summary: dict[str, Any] = {}
-        server.afterwards = self.play
-
-    def play(self, handler: ScriptedHandler, body: bytes) -> None:
-        if handler.path == "/graphql":
-            message = json.loads(body)
-            reply: object = {"data": self._graphql(message["operationName"], message.get("variables") or {})}
-        else:
-            reply = {}
-            if handler.path.endswith("/file_stream"):
-                self._file_stream(json.loads(body))
-        handler.reply(200, [("Content-Type", "application/json")], json.dumps(reply).encode())
-
-    def _graphql(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
-        if operation == "UpsertBucket":
-            self.run |= {name: value for name, value in variables.items() if value is not None}
-            self.config = {name: entry["value"] for name, entry in json.loads(variables["config"]).items()}
-            project = {"id": "p", "name": variables["project"], "entity": {"id": "e", "name": "team"}}
-            bucket = {"id": "b", "name": variables["name"], "project": project, "historyLineCount": 0}
-            return {"upsertBucket": {"bucket": bucket, "inserted": True}}
-        if operation == "CreateRunFiles":
-            urls = [{"name": name, "uploadUrl": f"{self.server.url}/{name}"} for name in variables["files"]]
-            return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": urls}}
-        return {}
-
-    def _file_stream(self, message: dict[str, Any]) -> None:
-        content = message.get("files", {}).get("wandb-summary.json", {}).get("content", [])
-        for line in content:
-            self.summary |= json.loads(line)
-
-
 def test_aggregates_reach_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prices = np.array([100_000.0, 300_000.0])
     two = answered("a", 2, predictions=Predictions(prices, prices, prices), columns=random_columns(2))
@@ -169,16 +132,17 @@ def test_aggregates_reach_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyP
         log.start()
         log.record(two)
         # The client has a second to import, and no reason to send before the end.
-        wait_for("the run", lambda: wandb.run)
+        wait_for("the run", lambda: wandb.runs)
         log.record(answered("b", 1, model_version="4"))
         log.close(DEADLINE_SECONDS)
 
-    assert (wandb.run["project"], wandb.run["entity"], wandb.run["jobType"]) == (
+    [run] = wandb.runs.values()
+    assert (run.fields["project"], run.fields["entity"], run.fields["jobType"]) == (
         "housing",
         "team",
         "api-inference",
     )
-    assert (wandb.config["deployment"], wandb.config["model_version"]) == ("local", "4")
+    assert (run.config["deployment"], run.config["model_version"]) == ("local", "4")
     expected = {
         "version_3/predictions": 2,
         "version_3/requests": 1,
@@ -188,7 +152,7 @@ def test_aggregates_reach_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "version_3/latency_ms_mean": 1.25,
         "version_4/predictions": 1,
     }
-    assert {name: wandb.summary[name] for name in expected} == expected
+    assert {name: run.summary[name] for name in expected} == expected
     assert len(rows_in(tmp_path)) == 3
 
 

@@ -28,6 +28,7 @@ LAUNCH_BACKFILL = """mutation ($params: LaunchBackfillParams!) {
 BACKFILL_SECONDS = 300.0 + 60.0 * WEEKS
 # Rows of the first week, the second, and so on, again and again: some models are better than those before.
 ROWS = (3000, 2000, 6000)
+MORE_ROWS = 14_000
 
 
 @dataclass
@@ -82,7 +83,10 @@ def run_config(stack: Stack) -> dict[str, Any]:
         "preprocessing_pipeline": {"scan_largest_k": 3},
         "model_selection": {"families": ["GradientBoosting"], "n_folds": 2},
         "sweep_result": {"n_trials": 1, "n_folds": 2},
-        "registered_model": {"n_folds": 2},
+        "registered_model": {
+            "n_folds": 2,
+            "evaluation": {"spatial_folds": 2, "resamples": 100, "curve_fractions": [0.2], "curve_folds": 1},
+        },
     }
     return {"ops": {name: {"config": config} for name, config in settings.items()}}
 
@@ -117,8 +121,10 @@ def backfill(stack: Stack, run_config: dict[str, Any]) -> DisturbedBackfill:
 
 @pytest.fixture(scope="session")
 def better(stack: Stack, backfill: DisturbedBackfill, run_config: dict[str, Any]) -> int:
-    """A version that was trained on all rows, registered by a run as the UI launches it."""
-    settings = {"ops": {name: value for name, value in run_config["ops"].items() if name != "raw_housing"}}
+    """A version that was trained on more rows, registered by a run as the UI launches it."""
+    path = stack.folder / "more block groups.csv"
+    parse(packaged_source()).sample(MORE_ROWS, random_state=0).to_csv(path, index=False)
+    settings = {"ops": {**run_config["ops"], "raw_housing": {"config": {"location": str(path)}}}}
     run_id = launch(stack, "training_job", settings, {"dagster/partition": SNAPSHOTS[-1]})
     return wait_for("a better version", lambda: registered_by(stack, run_id), 400)
 

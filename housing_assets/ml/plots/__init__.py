@@ -9,6 +9,12 @@ from housing_assets.ml.plots.data import (
     imputation_comparison,
     train_test_distributions,
 )
+from housing_assets.ml.plots.evaluation import (
+    calibration,
+    learning_curve,
+    permutation_importances,
+    protocols,
+)
 from housing_assets.ml.plots.models import (
     feature_importances,
     model_comparison,
@@ -16,14 +22,21 @@ from housing_assets.ml.plots.models import (
     residual_map,
     sweep_history,
 )
+from housing_assets.ml.plots.sweep import parallel_coordinates, parameter_importances
 
 __all__ = [
+    "calibration",
     "cluster_scan",
     "correlation_heatmap",
     "feature_importances",
     "imputation_comparison",
+    "learning_curve",
     "model_comparison",
+    "parallel_coordinates",
+    "parameter_importances",
+    "permutation_importances",
     "predicted_vs_actual",
+    "protocols",
     "residual_map",
     "sweep_history",
     "train_test_distributions",

@@ -27,6 +27,8 @@ LABELS = {
     "median_income": "Median income ($10,000)",
     "median_house_value": "Median house value ($)",
     "ocean_proximity": "Ocean proximity",
+    "place": "Longitude and latitude",
+    "all_counts": "All four counts together",
     "median": "Median",
     "mean": "Mean",
     "knn": "Nearest neighbours",
@@ -36,11 +38,17 @@ LABELS = {
     "GradientBoosting": "Gradient boosting",
     "DecisionTree": "Decision tree",
 }
+OBJECTIVES = {"wmape": "wMAPE (%)", "mape": "MAPE (%)", "mae": "MAE ($)", "rmse": "RMSE ($)"}
 
 
 def label(name: str) -> str:
     """A column or method as people call it."""
     return LABELS.get(name, name)
+
+
+def objective_label(metric: str) -> str:
+    """A metric that models are compared by, with its unit."""
+    return OBJECTIVES.get(metric, metric)
 
 
 def new_figure(title: str) -> Any:  # noqa: ANN401  (matplotlib ships no types)

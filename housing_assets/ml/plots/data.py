@@ -52,18 +52,22 @@ def cluster_scan(scan: pd.DataFrame, n_clusters: int) -> bytes:
     """Elbow and cluster quality by number of geographic clusters.
 
     Args:
-        scan: k, inertia, silhouette, davies_bouldin.
+        scan: k, inertia, silhouette, davies_bouldin, price_wmape.
         n_clusters: The number that is used.
     """
     figure = new_figure("Geographic clusters of the block groups: how well they fit, by number K")
-    left, middle, right = figure.subplots(1, 3)
-    _scan_line(left, scan, "inertia", n_clusters)
-    left.set_ylim(bottom=0)
-    style(left, xlabel="Clusters K", ylabel="Inertia (square degrees), elbow", grid="both")
-    _scan_line(middle, scan, "silhouette", n_clusters)
-    style(middle, xlabel="Clusters K", ylabel="Silhouette, higher is better", grid="both")
-    _scan_line(right, scan, "davies_bouldin", n_clusters)
-    style(right, xlabel="Clusters K", ylabel="Davies-Bouldin index, lower is better", grid="both")
+    panels = (
+        ("price_wmape", "Price error by K (wMAPE, %), decides"),
+        ("inertia", "Inertia (square degrees), elbow"),
+        ("silhouette", "Silhouette, higher is better"),
+        ("davies_bouldin", "Davies-Bouldin, lower is better"),
+    )
+    grid = figure.subplots(2, 2)
+    for axes, (column, title) in zip(grid.flat, panels, strict=True):
+        _scan_line(axes, scan, column, n_clusters)
+        style(axes, xlabel="Clusters K", ylabel=title, grid="both")
+    grid[0, 1].set_ylim(bottom=0)
+    left = grid[0, 0]
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", frameon=False, fontsize=12)
     return to_png(figure)
 

@@ -16,6 +16,7 @@ from housing_assets.ml.plots.canvas import (
     in_thousands,
     label,
     new_figure,
+    objective_label,
     style,
     to_png,
 )
@@ -70,12 +71,13 @@ def _bar_notes(axes: Any, ends: "pd.Series[float]", pattern: str, values: Any = 
     axes.set_xlim(0, longest * 1.25)
 
 
-def sweep_history(trials: pd.DataFrame, objective: str = "wmape") -> bytes:
+def sweep_history(trials: pd.DataFrame, objective: str = "wmape", *, maximize: bool = False) -> bytes:
     """Objective of every trial in the order tried, and the best so far.
 
     Args:
         trials: number, state (COMPLETE or PRUNED), and the objective.
-        objective: Its column; lower is better.
+        objective: Its column.
+        maximize: Whether more of it is better.
     """
     figure = new_figure("Hyperparameter search: every trial, and the best so far")
     axes = figure.subplots()
@@ -87,26 +89,16 @@ def sweep_history(trials: pd.DataFrame, objective: str = "wmape") -> bytes:
         axes.scatter(numbers[~done], trials[objective][~done], zorder=3, **stopped)
     if done.any():
         completed = trials[objective].where(done)
-        first = numbers[completed.idxmin()]
-        found = f"best so far (trial {first}: {completed.min():.3f})"
-        best = completed.cummin().ffill()
-        axes.step(numbers, best, where="post", color=GREEN, linewidth=2.2, label=found, zorder=2)
+        first = completed.idxmax() if maximize else completed.idxmin()
+        found = f"best so far (trial {numbers[first]}: {completed[first]:.3f})"
+        best = completed.cummax() if maximize else completed.cummin()
+        axes.step(numbers, best.ffill(), where="post", color=GREEN, linewidth=2.2, label=found, zorder=2)
     axes.margins(x=0.08, y=0.18)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, fontsize=12)
-    style(
-        axes,
-        xlabel="Trial",
-        ylabel=f"{_objective_label(objective)}, mean over folds, lower is better",
-        grid="y",
-    )
+    better = f"{'higher' if maximize else 'lower'} is better"
+    style(axes, xlabel="Trial", ylabel=f"{objective_label(objective)}, mean over folds, {better}", grid="y")
     return to_png(figure)
-
-
-def _objective_label(objective: str) -> str:
-    return {"wmape": "wMAPE (%)", "mape": "MAPE (%)", "mae": "MAE ($)", "rmse": "RMSE ($)"}.get(
-        objective, objective
-    )
 
 
 def feature_importances(table: pd.DataFrame) -> bytes:

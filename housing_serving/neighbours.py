@@ -1,0 +1,262 @@
+"""The block groups nearest to a place, and what their prices tell about it: exact, in numpy alone.
+
+A search tree would need a library as large as the rest of the service. Block groups stand still, so the
+plane is cut into small cells, and each cell remembers which block groups can be among the nearest of any
+place within it; the nearest of one place are then found among some dozens instead of all.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import floor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+# Positions of places, and where these are.
+Candidates = tuple[IntArray, FloatArray, FloatArray]
+
+# So many of the nearest are looked at, for features that are more and more of the surroundings'.
+NEAREST = (5, 15, 40)
+# What is known of each block group beside its price.
+TRAITS = (
+    "median_income",
+    "housing_median_age",
+    "rooms_per_household",
+    "population_per_household",
+    "bedrooms_per_room",
+)
+FEATURES = (
+    *(
+        f"{name}_{number}"
+        for number in NEAREST
+        for name in ("nearby_price", "nearby_price_per_income", "nearby_distance")
+    ),
+    *(f"nearby_median_price_{number}" for number in NEAREST[:-1]),
+    *(f"nearby_{trait}_{number}" for number in NEAREST[:-1] for trait in TRAITS),
+)
+# Degrees that are added to every distance: prices at the very same place are not the only ones to count.
+NEAR = 0.01
+# The least published income, in tens of thousands of dollars: prices are divided by no less.
+LEAST_INCOME = 0.4999
+
+# How much shorter a degree of longitude is than one of latitude in the middle of California.
+LONGITUDE_SCALE = 0.8
+# Degrees; about 2 km. Smaller cells have fewer candidates, and more of them are to be remembered.
+CELL = 0.02
+# A candidate at the very edge must not be lost to rounding.
+SLACK = 1.0 + 1e-9
+# About 25 MB; where more are asked for, all are forgotten and looked up again.
+MAX_CELLS = 10_000
+# The same of places whose features are remembered; about 8 MB.
+MAX_PLACES = 20_000
+# Rows of one cell whose distances are in memory at once.
+CHUNK = 4_096
+
+
+class NeighbourIndex:
+    """Finds the `k` nearest of fixed places, by degrees of latitude."""
+
+    def __init__(self, latitude: FloatArray, longitude: FloatArray, k: int) -> None:
+        """Index places.
+
+        Args:
+            latitude: Of the places, shape (m,).
+            longitude: Of the places, shape (m,).
+            k: How many are asked for, at most m.
+
+        Raises:
+            ValueError: there are fewer than k places.
+        """
+        if not 1 <= k <= len(latitude):
+            raise ValueError(f"{len(latitude)} places have no {k} nearest: give more rows or a smaller k")
+        self.k = k
+        self._north = np.ascontiguousarray(latitude, dtype=np.float64)
+        self._east = np.asarray(longitude, dtype=np.float64) * LONGITUDE_SCALE
+        self._cells: dict[tuple[int, int], Candidates] = {}
+
+    def nearest(self, latitude: FloatArray, longitude: FloatArray) -> tuple[IntArray, FloatArray]:
+        """The nearest places of each row, and how far they are.
+
+        Args:
+            latitude: Shape (n,).
+            longitude: Shape (n,).
+
+        Returns:
+            Positions of the places, the nearest first and of equally far ones the first, and their
+            distances in degrees of latitude; both of shape (n, k).
+        """
+        north, east = latitude, longitude * LONGITUDE_SCALE
+        if len(north) == 1:
+            return self._nearest_to_one(float(north[0]), float(east[0]))
+        found = np.empty((len(north), self.k), dtype=np.int64)
+        squared = np.empty((len(north), self.k), dtype=np.float64)
+        for cell, members in _members(north, east):
+            candidates, theirs_north, theirs_east = self._candidates(cell)
+            up = north[members, np.newaxis] - theirs_north
+            right = east[members, np.newaxis] - theirs_east
+            away = up * up + right * right
+            order = np.argsort(away, axis=1, kind="stable")[:, : self.k]
+            found[members] = candidates[order]
+            squared[members] = np.take_along_axis(away, order, axis=1)
+        return found, np.sqrt(squared)
+
+    def _nearest_to_one(self, north: float, east: float) -> tuple[IntArray, FloatArray]:
+        """The same of one place, with half the overhead; the arithmetic is the same to the bit."""
+        candidates, theirs_north, theirs_east = self._candidates((floor(north / CELL), floor(east / CELL)))
+        up, right = north - theirs_north, east - theirs_east
+        squared = up * up + right * right
+        order = squared.argsort(kind="stable")[: self.k]
+        return candidates[order][np.newaxis], np.sqrt(squared[order])[np.newaxis]
+
+    def _candidates(self, cell: tuple[int, int]) -> Candidates:
+        known = self._cells.get(cell)
+        return self._remember(cell) if known is None else known
+
+    def _remember(self, cell: tuple[int, int]) -> Candidates:
+        """What can be among the nearest of any place in a cell: no further than these are from its centre."""
+        up = self._north - (cell[0] + 0.5) * CELL
+        right = self._east - (cell[1] + 0.5) * CELL
+        distance = np.sqrt(up * up + right * right)
+        # From any place of the cell to its centre, and back.
+        furthest = np.partition(distance, self.k - 1)[self.k - 1] + 2 * CELL * np.sqrt(0.5)
+        chosen = np.flatnonzero(distance <= furthest * SLACK)
+        candidates = chosen, self._north[chosen], self._east[chosen]
+        if len(self._cells) >= MAX_CELLS:
+            self._cells.clear()
+        self._cells[cell] = candidates
+        return candidates
+
+
+def _members(north: FloatArray, east: FloatArray) -> Iterator[tuple[tuple[int, int], IntArray]]:
+    """Each cell that occurs, with the positions of its rows, a bounded number at a time."""
+    cells = np.floor(np.column_stack([north, east]) / CELL).astype(np.int64)
+    order = np.lexsort((cells[:, 1], cells[:, 0]))
+    changes = np.flatnonzero((np.diff(cells[order], axis=0) != 0).any(axis=1)) + 1
+    for start, stop in itertools.pairwise([0, *changes.tolist(), len(order)]):
+        for first in range(start, stop, CHUNK):
+            row, column = cells[order[start]].tolist()
+            yield (row, column), order[first : min(first + CHUNK, stop)]
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbourhood:
+    """Block groups with known prices, and what those around a place say about it.
+
+    Attributes:
+        latitude: Of the block groups, shape (m,).
+        longitude: Of the block groups, shape (m,).
+        price: In dollars, shape (m,).
+        traits: What else is known of them, shape (len(TRAITS), m).
+    """
+
+    latitude: FloatArray
+    longitude: FloatArray
+    price: FloatArray
+    traits: FloatArray
+
+    def __post_init__(self) -> None:
+        """Refuse a neighbourhood of one, who has no neighbour."""
+        if len(self.price) < 2:
+            raise ValueError("a neighbourhood needs two block groups or more")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is stored: never what follows from it."""
+        return {
+            name: value for name, value in self.__dict__.items() if name not in ("index", "_income", "_told")
+        }
+
+    @property
+    def k(self) -> int:
+        """How many neighbours a place has; as many as each of the block groups itself."""
+        return min(NEAREST[-1], len(self.price) - 1)
+
+    @cached_property
+    def index(self) -> NeighbourIndex:
+        """Where they are."""
+        return NeighbourIndex(self.latitude, self.longitude, self.k)
+
+    def features(self, latitude: FloatArray, longitude: FloatArray) -> FloatArray:
+        """What the block groups around each place say, shape (n, len(FEATURES)).
+
+        Places are published to the hundredth of a degree, so most are asked for again and again: what was
+        said of a place is remembered, and depends on nothing else.
+        """
+        places = list(zip(latitude.tolist(), longitude.tolist(), strict=True))
+        found: list[Any] = [self._told.get(place) for place in places]
+        unknown = [row for row, told in enumerate(found) if told is None]
+        if unknown:
+            answers = self.describe(*self.index.nearest(latitude[unknown], longitude[unknown]))
+            if len(unknown) == len(found) > MAX_PLACES:
+                return answers
+            for row, told in zip(unknown, answers, strict=True):
+                found[row] = told.copy()
+            if len(self._told) + len(unknown) > MAX_PLACES:
+                self._told.clear()
+            self._told.update((places[row], found[row]) for row in unknown[:MAX_PLACES])
+        return np.concatenate(found or [np.empty(0)]).reshape(len(found), len(FEATURES))
+
+    @cached_property
+    def _told(self) -> dict[tuple[float, float], Any]:
+        return {}
+
+    def features_of_members(self) -> FloatArray:
+        """What the others say about each of these block groups, shape (m, len(FEATURES)).
+
+        A model must learn from these: its own price would give each row away.
+        """
+        with_itself = NeighbourIndex(self.latitude, self.longitude, self.k + 1)
+        found, distance = with_itself.nearest(self.latitude, self.longitude)
+        own = found == np.arange(len(found))[:, np.newaxis]
+        # Where more than k others are at the very same place, it is not among them.
+        own[~own.any(axis=1), -1] = True
+        shape = (len(found), self.k)
+        return self.describe(found[~own].reshape(shape), distance[~own].reshape(shape))
+
+    def only(self, members: NDArray[np.bool_]) -> "Neighbourhood":
+        """A part of these block groups."""
+        return Neighbourhood(
+            self.latitude[members], self.longitude[members], self.price[members], self.traits[:, members]
+        )
+
+    def describe(self, found: IntArray, distance: FloatArray) -> FloatArray:
+        """The features of rows whose neighbours are known.
+
+        Args:
+            found: Positions of each row's neighbours, the nearest first, shape (n, k).
+            distance: How far they are, in degrees of latitude, shape (n, k).
+        """
+        price = self.price[found]
+        per_income = price / self._income[found]
+        weight = 1.0 / (distance + NEAR)
+        weighted = np.empty((3, *found.shape))
+        weighted[0] = weight
+        np.multiply(price, weight, out=weighted[1])
+        np.multiply(per_income, weight, out=weighted[2])
+        traits = self.traits[:, found[:, : NEAREST[-2]]]
+        answer = np.empty((len(found), len(FEATURES)))
+        column = 0
+        for number in NEAREST:
+            total, prices, ratios = weighted[:, :, :number].sum(axis=2)
+            answer[:, column] = prices / total
+            answer[:, column + 1] = ratios / total
+            answer[:, column + 2] = distance[:, :number][:, -1]
+            column += 3
+        for number in NEAREST[:-1]:
+            some = np.sort(price[:, :number], axis=1)
+            answer[:, column] = some[:, some.shape[1] // 2]
+            column += 1
+        for number in NEAREST[:-1]:
+            means = traits[:, :, :number].sum(axis=2) / min(number, found.shape[1])
+            answer[:, column : column + len(TRAITS)] = means.T
+            column += len(TRAITS)
+        return answer
+
+    @cached_property
+    def _income(self) -> FloatArray:
+        income: FloatArray = np.maximum(self.traits[TRAITS.index("median_income")], LEAST_INCOME)
+        return income
