@@ -20,7 +20,7 @@ import pandas as pd
 from benchmarks import wrk
 from benchmarks.footprint import environment_bytes, growth, resident_while_predicting
 from benchmarks.measuring import Figure, Progress, Reading, timed
-from benchmarks.models import PUBLISHED_FOREST, exported, fitted
+from benchmarks.models import SERVED, exported, fitted
 from benchmarks.open_loop import latencies
 from benchmarks.processes import Server, running
 from benchmarks.sides import (
@@ -110,8 +110,8 @@ def measure(rows: pd.DataFrame, repeats: int, progress: Progress, scale: Serving
         MeasurementRefused: a side does not do what it is measured for.
     """
     fit_rows = rows.head(scale.fit_rows or len(rows))
-    pipeline = fitted(fit_rows, "RandomForest", PUBLISHED_FOREST)
-    files = exported(pipeline, fit_rows)
+    pipeline = fitted(fit_rows, *SERVED)
+    files = exported(pipeline, fit_rows, family=SERVED[0])
     with tempfile.TemporaryDirectory(prefix="housing-benchmark-") as name, ExitStack() as stack:
         folder = Path(name)
         chosen = sides(pipeline, files, folder)

@@ -11,9 +11,12 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+import numpy as np
 
 from housing_serving.bundle import Predictions
+from housing_serving.features import RAW_FEATURES, Columns
 from housing_serving.model_slot import ModelSlot
 from housing_serving.prediction import Priced, price
 from housing_serving.schemas import HousingInstance, instance_columns
@@ -39,9 +42,23 @@ class RequestsInProgress:
     tasks: Collection[object] = ()
 
 
-class _Waiting(NamedTuple):
+class _Small(NamedTuple):
     instances: Sequence[HousingInstance]
     priced: "asyncio.Future[Priced]"
+
+    @property
+    def rows(self) -> int:
+        return len(self.instances)
+
+
+class _Large(NamedTuple):
+    # Hundreds of such requests may wait, and as instances they would take twenty times the memory.
+    columns: Columns
+    rows: int
+    priced: "asyncio.Future[Priced]"
+
+
+_Waiting = TypeVar("_Waiting", _Small, _Large)
 
 
 class Batcher:
@@ -51,8 +68,8 @@ class Batcher:
         self._slot = slot
         self._threads = threads
         self._idle_threads = threads._max_workers
-        self._small: deque[_Waiting] = deque()
-        self._large: deque[_Waiting] = deque()
+        self._small: deque[_Small] = deque()
+        self._large: deque[_Large] = deque()
         # The event loop itself holds tasks only weakly.
         self._at_work: set[asyncio.Task[None]] = set()
 
@@ -62,14 +79,18 @@ class Batcher:
             # There is no other that could be ready: no need for a turn of the loop.
             return price(instances, self._model())
         loop = asyncio.get_running_loop()
-        small = len(instances) < THREAD_ROWS
-        queue, begin = (self._small, self._price_small) if small else (self._large, self._price_large)
-        if not queue:
-            # Runs when every request that is ready now has come here.
-            loop.call_soon(begin)
-        waiting = _Waiting(instances, loop.create_future())
-        queue.append(waiting)
-        return await waiting.priced
+        priced: asyncio.Future[Priced] = loop.create_future()
+        # What begins runs when every request that is ready now has come here.
+        if len(instances) < THREAD_ROWS:
+            if not self._small:
+                loop.call_soon(self._price_small)
+            self._small.append(_Small(instances, priced))
+        else:
+            if not self._large:
+                loop.call_soon(self._price_large)
+            self._large.append(_Large(instance_columns(instances), len(instances), priced))
+        del instances
+        return await priced
 
     def _price_small(self) -> None:
         model = self._model()
@@ -78,7 +99,8 @@ class Batcher:
         if self._small:
             asyncio.get_running_loop().call_soon(self._price_small)
         try:
-            _settle(batch, price(_instances(batch), model))
+            together = [instance for waiting in batch for instance in waiting.instances]
+            _settle(batch, price(together, model))
         except Exception as error:  # whatever it was, every request of the batch is owed an answer
             _fail(batch, error)
 
@@ -90,10 +112,12 @@ class Batcher:
             self._at_work.add(task)
             task.add_done_callback(self._at_work.discard)
 
-    async def _price_in_thread(self, batch: Sequence[_Waiting]) -> None:
+    async def _price_in_thread(self, batch: Sequence[_Large]) -> None:
         try:
             model = self._model()
-            columns = instance_columns(_instances(batch))
+            columns = {
+                name: np.concatenate([waiting.columns[name] for waiting in batch]) for name in RAW_FEATURES
+            }
             matrix = model.bundle.feature_matrix(columns)
             predictions = await asyncio.get_running_loop().run_in_executor(
                 self._threads, model.bundle.predict_matrix, matrix
@@ -113,14 +137,10 @@ class Batcher:
 
 def _next_batch(queue: deque[_Waiting], max_rows: int) -> list[_Waiting]:
     batch = [queue.popleft()]
-    rows = len(batch[0].instances)
-    while queue and (rows := rows + len(queue[0].instances)) <= max_rows:
+    rows = batch[0].rows
+    while queue and (rows := rows + queue[0].rows) <= max_rows:
         batch.append(queue.popleft())
     return batch
-
-
-def _instances(batch: Sequence[_Waiting]) -> list[HousingInstance]:
-    return [instance for waiting in batch for instance in waiting.instances]
 
 
 def _settle(batch: Sequence[_Waiting], together: Priced) -> None:
@@ -143,7 +163,7 @@ def _apart(together: Priced, batch: Sequence[_Waiting]) -> Iterator[Priced]:
         return
     start = 0
     for waiting in batch:
-        rows = slice(start, start + len(waiting.instances))
+        rows = slice(start, start + waiting.rows)
         predictions = together.predictions
         yield Priced(
             together.model,

@@ -5,7 +5,7 @@ is elementwise (no matrix product), so a row gives the same bits alone as within
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from housing_serving.neighbours import FEATURES as NEIGHBOUR_FEATURES
 from housing_serving.neighbours import LONGITUDE_SCALE, Neighbourhood
+from housing_serving.places import PlaceMemory
 
 FloatArray = NDArray[np.float64]
 # One-dimensional arrays by column name: float64 for numerics, str (object or <U) for the category.
@@ -150,6 +151,10 @@ class FeatureSpec:
     cities: tuple[tuple[str, float, float], ...] = ()
     neighbourhood: Neighbourhood | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is stored: never what follows from it."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
     @cached_property
     def centers(self) -> FloatArray:
         """The cluster centres as an array of shape (k, 2)."""
@@ -189,6 +194,43 @@ class FeatureSpec:
         """Number of matrix columns."""
         return len(self.names)
 
+    @cached_property
+    def place_size(self) -> int:
+        """Number of the columns that follow from the place alone: all after the ratios but the categories."""
+        return self.size - len(NUMERIC_FEATURES) - len(ROW_FEATURES) * self.ratios - len(self.categories)
+
+    @cached_property
+    def remembered(self) -> PlaceMemory:
+        """What these columns are at places that were asked for before."""
+        return PlaceMemory(
+            lambda latitude, longitude: place_features(latitude, longitude, self), self.place_size
+        )
+
+
+def place_features(
+    latitude: FloatArray, longitude: FloatArray, spec: FeatureSpec, nearby: FloatArray | None = None
+) -> NDArray[np.float32]:
+    """The features that follow from the place alone, rounded to float32.
+
+    Args:
+        latitude: Shape (n,).
+        longitude: Shape (n,).
+        spec: The fitted values.
+        nearby: What the rows' neighbours say, where training has asked for that itself.
+
+    Returns:
+        Shape (n, spec.place_size).
+    """
+    blocks = [
+        rbf_similarity(latitude, longitude, spec.centers, spec.gamma),
+        rotated_coordinates(latitude, longitude, spec.directions),
+        distances(latitude, longitude, spec.places),
+    ]
+    if spec.neighbourhood is not None:
+        blocks.append(spec.neighbourhood.features(latitude, longitude) if nearby is None else nearby)
+    # Rounds as `round_to_float32` does.
+    return np.hstack(blocks).astype(np.float32)
+
 
 def feature_matrix(columns: Columns, spec: FeatureSpec, nearby: FloatArray | None = None) -> FloatArray:
     """The model's input, one row per block group, rounded through float32.
@@ -203,23 +245,21 @@ def feature_matrix(columns: Columns, spec: FeatureSpec, nearby: FloatArray | Non
     """
     latitude, longitude = columns["latitude"], columns["longitude"]
     category = np.asarray(columns[CATEGORICAL_FEATURE], dtype=object)
-    # Assigning to float32 rounds as `round_to_float32` does.
     matrix = np.empty((len(latitude), spec.size), dtype=np.float32)
     single = [columns[name] for name in NUMERIC_FEATURES]
     if spec.ratios:
         single += row_features(columns).values()
     for index, values in enumerate(single):
         matrix[:, index] = values
-    blocks = [
-        rbf_similarity(latitude, longitude, spec.centers, spec.gamma),
-        category[:, np.newaxis] == spec.known_categories,
-        rotated_coordinates(latitude, longitude, spec.directions),
-        distances(latitude, longitude, spec.places),
-    ]
-    if spec.neighbourhood is not None:
-        blocks.append(spec.neighbourhood.features(latitude, longitude) if nearby is None else nearby)
+    if nearby is None:
+        place = spec.remembered(latitude, longitude)
+    else:
+        place = place_features(latitude, longitude, spec, nearby)
+    similarities = len(spec.cluster_centers)
     start = len(single)
-    for block in blocks:
-        matrix[:, start : start + block.shape[1]] = block
-        start += block.shape[1]
+    middle = start + similarities
+    end = middle + len(spec.categories)
+    matrix[:, start:middle] = place[:, :similarities]
+    matrix[:, middle:end] = category[:, np.newaxis] == spec.known_categories
+    matrix[:, end:] = place[:, similarities:]
     return matrix.astype(np.float64)

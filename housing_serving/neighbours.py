@@ -52,8 +52,6 @@ CELL = 0.02
 SLACK = 1.0 + 1e-9
 # About 25 MB; where more are asked for, all are forgotten and looked up again.
 MAX_CELLS = 10_000
-# The same of places whose features are remembered; about 8 MB.
-MAX_PLACES = 20_000
 # Rows of one cell whose distances are in memory at once.
 CHUNK = 4_096
 
@@ -166,9 +164,7 @@ class Neighbourhood:
 
     def __getstate__(self) -> dict[str, Any]:
         """What is stored: never what follows from it."""
-        return {
-            name: value for name, value in self.__dict__.items() if name not in ("index", "_income", "_told")
-        }
+        return {name: value for name, value in self.__dict__.items() if name not in ("index", "_income")}
 
     @property
     def k(self) -> int:
@@ -181,28 +177,8 @@ class Neighbourhood:
         return NeighbourIndex(self.latitude, self.longitude, self.k)
 
     def features(self, latitude: FloatArray, longitude: FloatArray) -> FloatArray:
-        """What the block groups around each place say, shape (n, len(FEATURES)).
-
-        Places are published to the hundredth of a degree, so most are asked for again and again: what was
-        said of a place is remembered, and depends on nothing else.
-        """
-        places = list(zip(latitude.tolist(), longitude.tolist(), strict=True))
-        found: list[Any] = [self._told.get(place) for place in places]
-        unknown = [row for row, told in enumerate(found) if told is None]
-        if unknown:
-            answers = self.describe(*self.index.nearest(latitude[unknown], longitude[unknown]))
-            if len(unknown) == len(found) > MAX_PLACES:
-                return answers
-            for row, told in zip(unknown, answers, strict=True):
-                found[row] = told.copy()
-            if len(self._told) + len(unknown) > MAX_PLACES:
-                self._told.clear()
-            self._told.update((places[row], found[row]) for row in unknown[:MAX_PLACES])
-        return np.concatenate(found or [np.empty(0)]).reshape(len(found), len(FEATURES))
-
-    @cached_property
-    def _told(self) -> dict[tuple[float, float], Any]:
-        return {}
+        """What the block groups around each place say, shape (n, len(FEATURES))."""
+        return self.describe(*self.index.nearest(latitude, longitude))
 
     def features_of_members(self) -> FloatArray:
         """What the others say about each of these block groups, shape (m, len(FEATURES)).

@@ -23,8 +23,8 @@ from housing_serving.features import FloatArray
 SPREAD_MODEL: Mapping[str, Any] = {
     **LIGHTGBM_OPTIONS,
     "alpha": HUBER_DOLLARS,
-    "n_estimators": 300,
-    "learning_rate": 0.04,
+    "n_estimators": 150,
+    "learning_rate": 0.08,
     "num_leaves": 15,
     "min_child_samples": 100,
     "subsample": 0.8,

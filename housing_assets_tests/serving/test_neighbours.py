@@ -53,28 +53,12 @@ def test_a_row_alone_gives_the_same_bits_as_in_any_company(monkeypatch: pytest.M
     assert batch.shape == (300, len(FEATURES))
     # Nothing is remembered for long, and rows of one cell come in several parts.
     monkeypatch.setattr(neighbours, "MAX_CELLS", 3)
-    monkeypatch.setattr(neighbours, "MAX_PLACES", 5)
     monkeypatch.setattr(neighbours, "CHUNK", 2)
     fresh = neighbourhood()
     for row in range(300):
         alone = fresh.features(latitude[row : row + 1], longitude[row : row + 1])
         assert alone.tobytes() == batch[row].tobytes()
     assert fresh.features(latitude, longitude).tobytes() == batch.tobytes()
-
-
-def test_what_was_said_of_a_place_is_said_again_and_no_more_is_kept_than_may_be(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(neighbours, "MAX_PLACES", 100)
-    around = neighbourhood()
-    latitude, longitude = places(300)
-    expected = around.describe(*around.index.nearest(latitude, longitude))
-    for start in (0, 0, 60, 150, 20):
-        rows = slice(start, start + 80)
-        assert around.features(latitude[rows], longitude[rows]).tobytes() == expected[rows].tobytes()
-        assert len(around._told) <= 100
-    assert around.features(latitude, longitude).tobytes() == expected.tobytes()
-    assert len(around._told) <= 100
 
 
 def test_what_neighbours_say_by_hand() -> None:
