@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+Cell = tuple[int, int]
 # Positions of places, and where these are.
 Candidates = tuple[IntArray, FloatArray, FloatArray]
 
@@ -48,10 +49,12 @@ LEAST_INCOME = 0.4999
 LONGITUDE_SCALE = 0.8
 # Degrees; about 2 km. Smaller cells have fewer candidates, and more of them are to be remembered.
 CELL = 0.02
+# The cells of a region choose their candidates among those of the region, a twentieth of all.
+CELLS_PER_REGION = 16
 # A candidate at the very edge must not be lost to rounding.
 SLACK = 1.0 + 1e-9
-# About 25 MB; where more are asked for, all are forgotten and looked up again.
-MAX_CELLS = 10_000
+# About 5 MB; where more are asked for, all are forgotten and looked up again.
+MAX_CELLS = 2_000
 # Rows of one cell whose distances are in memory at once.
 CHUNK = 4_096
 
@@ -75,7 +78,9 @@ class NeighbourIndex:
         self.k = k
         self._north = np.ascontiguousarray(latitude, dtype=np.float64)
         self._east = np.asarray(longitude, dtype=np.float64) * LONGITUDE_SCALE
-        self._cells: dict[tuple[int, int], Candidates] = {}
+        self._everyone = np.arange(len(latitude)), self._north, self._east
+        self._cells: dict[Cell, Candidates] = {}
+        self._regions: dict[Cell, Candidates] = {}
 
     def nearest(self, latitude: FloatArray, longitude: FloatArray) -> tuple[IntArray, FloatArray]:
         """The nearest places of each row, and how far they are.
@@ -111,26 +116,32 @@ class NeighbourIndex:
         order = squared.argsort(kind="stable")[: self.k]
         return candidates[order][np.newaxis], np.sqrt(squared[order])[np.newaxis]
 
-    def _candidates(self, cell: tuple[int, int]) -> Candidates:
+    def _candidates(self, cell: Cell) -> Candidates:
         known = self._cells.get(cell)
-        return self._remember(cell) if known is None else known
+        if known is None:
+            region = cell[0] // CELLS_PER_REGION, cell[1] // CELLS_PER_REGION
+            around = self._regions.get(region)
+            if around is None:
+                # There are no more than the state has room for: nobody needs to forget them.
+                around = self._regions[region] = self._within(region, CELL * CELLS_PER_REGION, self._everyone)
+            known = self._within(cell, CELL, around)
+            if len(self._cells) >= MAX_CELLS:
+                self._cells.clear()
+            self._cells[cell] = known
+        return known
 
-    def _remember(self, cell: tuple[int, int]) -> Candidates:
-        """What can be among the nearest of any place in a cell: no further than these are from its centre."""
-        up = self._north - (cell[0] + 0.5) * CELL
-        right = self._east - (cell[1] + 0.5) * CELL
+    def _within(self, cell: Cell, size: float, among: Candidates) -> Candidates:
+        """Who can be among the nearest of any place in a square, of those who can be around it."""
+        positions, north, east = among
+        up, right = north - (cell[0] + 0.5) * size, east - (cell[1] + 0.5) * size
         distance = np.sqrt(up * up + right * right)
-        # From any place of the cell to its centre, and back.
-        furthest = np.partition(distance, self.k - 1)[self.k - 1] + 2 * CELL * np.sqrt(0.5)
+        # From any place of the square to its centre, and back.
+        furthest = np.partition(distance, self.k - 1)[self.k - 1] + 2 * size * np.sqrt(0.5)
         chosen = np.flatnonzero(distance <= furthest * SLACK)
-        candidates = chosen, self._north[chosen], self._east[chosen]
-        if len(self._cells) >= MAX_CELLS:
-            self._cells.clear()
-        self._cells[cell] = candidates
-        return candidates
+        return positions[chosen], north[chosen], east[chosen]
 
 
-def _members(north: FloatArray, east: FloatArray) -> Iterator[tuple[tuple[int, int], IntArray]]:
+def _members(north: FloatArray, east: FloatArray) -> Iterator[tuple[Cell, IntArray]]:
     """Each cell that occurs, with the positions of its rows, a bounded number at a time."""
     cells = np.floor(np.column_stack([north, east]) / CELL).astype(np.int64)
     order = np.lexsort((cells[:, 1], cells[:, 0]))
