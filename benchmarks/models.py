@@ -21,13 +21,13 @@ __all__ = ["PUBLISHED_FOREST", "SERVED", "exported", "fitted"]
 SERVED = (
     "LightGBM",
     {
-        "n_estimators": 400,
-        "learning_rate": 0.06,
-        "num_leaves": 31,
+        "n_estimators": 200,
+        "learning_rate": 0.1,
+        "num_leaves": 63,
         "min_child_samples": 10,
         "subsample": 0.8,
-        "colsample_bytree": 0.3,
-        "reg_lambda": 1.0,
+        "colsample_bytree": 0.5,
+        "reg_lambda": 5.0,
     },
 )
 

@@ -23,7 +23,7 @@ Params = dict[str, Any]
 # Huber's loss, squared up to this error in dollars and linear above it: block groups whose published price
 # is a cap, or that are nothing like those around them, do not rule (Huber 1964). One thread: fits run side
 # by side, and the order of additions never varies.
-HUBER_DOLLARS = 30_000.0
+HUBER_DOLLARS = 45_000.0
 LIGHTGBM_OPTIONS: Params = {
     "objective": "huber",
     "alpha": HUBER_DOLLARS,
@@ -57,15 +57,15 @@ Grid = Mapping[str, list[Any]]
 GRIDS: Mapping[str, Mapping[str, Grid]] = {
     "small": {
         "RandomForest": {
-            "n_estimators": [100],
+            "n_estimators": [60],
             "max_depth": [30],
             "min_samples_split": [2],
             "min_samples_leaf": [3],
             "max_features": ["sqrt"],
         },
         "GradientBoosting": {
-            "n_estimators": [100],
-            "learning_rate": [0.2],
+            "n_estimators": [60],
+            "learning_rate": [0.3],
             "max_depth": [6],
             "min_samples_split": [2],
             "min_samples_leaf": [1],
@@ -80,17 +80,17 @@ GRIDS: Mapping[str, Mapping[str, Grid]] = {
             "min_samples_leaf": [5, 10, 20],
         },
         "LightGBM": {
-            "n_estimators": [400],
-            "learning_rate": [0.05],
+            "n_estimators": [200],
+            "learning_rate": [0.1],
             "num_leaves": [31, 63],
             "min_child_samples": [10],
             "subsample": [0.8],
-            "colsample_bytree": [0.3],
-            "reg_lambda": [1.0],
+            "colsample_bytree": [0.5],
+            "reg_lambda": [5.0],
         },
         "HistGradientBoosting": {
-            "max_iter": [300],
-            "learning_rate": [0.1],
+            "max_iter": [150],
+            "learning_rate": [0.15],
             "max_leaf_nodes": [31],
             "min_samples_leaf": [20],
             "l2_regularization": [1.0],
@@ -123,13 +123,13 @@ GRIDS: Mapping[str, Mapping[str, Grid]] = {
             "min_samples_leaf": [1, 5, 10, 20],
         },
         "LightGBM": {
-            "n_estimators": [400, 700, 1000],
-            "learning_rate": [0.03, 0.05, 0.1],
+            "n_estimators": [200, 350, 500],
+            "learning_rate": [0.05, 0.1, 0.15],
             "num_leaves": [15, 31, 63],
             "min_child_samples": [5, 10, 20],
             "subsample": [0.8],
-            "colsample_bytree": [0.2, 0.3],
-            "reg_lambda": [1.0],
+            "colsample_bytree": [0.3, 0.5],
+            "reg_lambda": [5.0],
         },
         "HistGradientBoosting": {
             "max_iter": [200, 400, 800],
