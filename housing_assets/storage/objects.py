@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 
 class StorageError(Exception):
@@ -101,6 +101,17 @@ class ObjectStore(Protocol):
         self, name: str, data: bytes, *, if_absent: bool = False, if_generation: int | None = None
     ) -> StoredObject:
         """Store the whole object or nothing; with a precondition, only when it holds."""
+        ...
+
+    def open(self, name: str) -> BinaryIO:
+        """The whole object as a file to read and seek in, for what is too large for memory.
+
+        It stays the object of this moment, whatever is written later; whoever opens it closes it.
+        """
+        ...
+
+    def write_file(self, name: str, file: BinaryIO) -> StoredObject:
+        """Store the whole content of a file, or nothing."""
         ...
 
     def list(self, prefix: str = "") -> list[str]:
