@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from io import BytesIO
 from tempfile import TemporaryFile
 from typing import BinaryIO
@@ -31,6 +31,7 @@ from housing_assets.storage.objects import (
     StoredObject,
     check_precondition_arguments,
     checked_name,
+    measured,
     verified,
 )
 
@@ -141,9 +142,7 @@ class GcsStore:
 
     def write_file(self, name: str, file: BinaryIO) -> StoredObject:
         """Store the whole content of a file, or nothing."""
-        file.seek(0)
-        digest = file_digest(file, "sha256").hexdigest()
-        size = file.tell()
+        size, digest = measured(file)
         return StoredObject(self.uri(name), size, digest, self._upload(name, file, size, digest, None))
 
     def delete(self, name: str) -> None:

@@ -12,12 +12,13 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 from housing_assets.storage.objects import (
+    PIECE_BYTES,
     ObjectConflict,
     ObjectInfo,
     ObjectMissing,
@@ -27,12 +28,12 @@ from housing_assets.storage.objects import (
     StoredObject,
     check_precondition_arguments,
     checked_name,
+    measured,
     verified,
 )
 
 TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")
 LOCK_POLL_SECONDS = 0.005
-COPY_BYTES = 8 * 1024 * 1024
 
 
 class LocalStore:
@@ -96,10 +97,7 @@ class LocalStore:
 
     def write_file(self, name: str, file: BinaryIO) -> StoredObject:
         """Store the whole content of a file, or nothing."""
-        file.seek(0)
-        digest = file_digest(file, "sha256").hexdigest()
-        size = file.tell()
-        file.seek(0)
+        size, digest = measured(file)
         return StoredObject(self.uri(name), size, digest, self._write(name, file, False, None))
 
     def _write(self, name: str, content: BinaryIO, if_absent: bool, if_generation: int | None) -> int:
@@ -200,7 +198,7 @@ def _replace(path: Path, content: BinaryIO, old: os.stat_result | None, *, exclu
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
-            shutil.copyfileobj(content, file, COPY_BYTES)
+            shutil.copyfileobj(content, file, PIECE_BYTES)
             file.flush()
             # The generation is the modification time, made to grow even within one tick of the clock.
             now = time.time_ns()
