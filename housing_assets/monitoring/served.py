@@ -1,5 +1,6 @@
 """One day's table of predictions, read column by column: a day may be larger than memory allows for."""
 
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from housing_assets.monitoring.prediction_rows import Mask
+from housing_assets.monitoring.prediction_rows import SCHEMA, Mask
 from housing_serving.features import CATEGORICAL_FEATURE, FloatArray
 
 SEED = 42
@@ -59,9 +60,20 @@ class ServedDay:
             batch if wanted is None else batch.filter(pc.is_in(batch[by], value_set=wanted))
             for batch in self._batches(columns)
         ]
-        schema = pa.schema([self._file.schema_arrow.field(name) for name in columns])
-        frame: pd.DataFrame = pa.Table.from_batches(parts, schema=schema).to_pandas()
-        return frame
+        return _frame(parts, columns)
+
+    def distinct(self, columns: list[str]) -> pd.DataFrame:
+        """Every combination of values that occurs in some columns, once."""
+        parts = [_frame([batch], columns).drop_duplicates() for batch in self._batches(columns)]
+        found: pd.DataFrame = pd.concat(parts).drop_duplicates(ignore_index=True)
+        return found
+
+    def matching(self, wanted: pd.DataFrame, on: list[str], columns: list[str]) -> pd.DataFrame:
+        """Some columns of the rows that have the values of a wanted row in the columns `on`, and its own."""
+        read = list(dict.fromkeys([*on, *columns]))
+        parts = [_frame([batch], read).merge(wanted, on=on) for batch in self._batches(read)]
+        found: pd.DataFrame = pd.concat(parts, ignore_index=True)
+        return found
 
     def sample(self, columns: list[str], size: int) -> pd.DataFrame:
         """At most so many rows, drawn without order; the same rows every time."""
@@ -74,9 +86,16 @@ class ServedDay:
             inside: NDArray[np.int64] = chosen[(chosen >= start) & (chosen < start + len(batch))] - start
             parts.append(batch.take(pa.array(inside)))
             start += len(batch)
-        schema = pa.schema([self._file.schema_arrow.field(name) for name in columns])
-        frame: pd.DataFrame = pa.Table.from_batches(parts, schema=schema).to_pandas()
-        return frame
+        return _frame(parts, columns)
 
-    def _batches(self, columns: list[str]) -> "list[pa.RecordBatch] | pa.RecordBatchReader":
-        return self._file.iter_batches(columns=columns)
+    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        batches: Iterator[pa.RecordBatch] = self._file.iter_batches(columns=columns)
+        return batches
+
+
+def _frame(batches: Sequence[pa.RecordBatch], columns: list[str]) -> pd.DataFrame:
+    """Batches as one frame, repeating texts as plain ones again."""
+    plain = pa.schema([SCHEMA.field(name) for name in columns])
+    parts = [pa.Table.from_batches([batch]).cast(plain) for batch in batches]
+    frame: pd.DataFrame = pa.concat_tables([plain.empty_table(), *parts]).to_pandas()
+    return frame

@@ -27,7 +27,7 @@ def with_nulls(share: float) -> Change:
 
 
 def few_far_out(rows: pd.DataFrame) -> pd.DataFrame:
-    """One caller in twelve counts people twenty times: most of them stay in the last bin, but far out in it."""
+    """One caller in twelve counts people twenty times: the last bin holds most of them, but far out."""
     more = (rows["population"] * 20).clip(upper=1e6)
     return rows.assign(population=rows["population"].mask(rows.index % 12 == 0, more))
 
