@@ -170,6 +170,7 @@ def _score_findings(
             text=text,
             action=RETRAIN,
             retrain=True,
+            from_labels=True,
         )
     floor = min(rules.min_within_10pct, own.get("within_10pct", 100.0) * (1 - rules.max_worsening))
     close = share <= 10
@@ -184,6 +185,7 @@ def _score_findings(
             text=text,
             action=RETRAIN,
             retrain=True,
+            from_labels=True,
         )
     yield from _coverage_finding(told, rows, rules)
     yield from _segment_findings(version, rows, share, limit, rules)
@@ -201,6 +203,7 @@ def _coverage_finding(told: str, rows: pd.DataFrame, rules: PerformanceRules) ->
             text=f"The intervals cover {covered.mean():.1%} {told}; they are built for {level:.0%}.",
             action="Train on newer data: the intervals are as wide as the errors then were.",
             retrain=True,
+            from_labels=True,
         )
 
 
@@ -219,6 +222,7 @@ def _segment_findings(
                 f"{part.mean():.1f} %.",
                 action="Look at these rows first: if their prices have moved, train on newer data.",
                 retrain=True,
+                from_labels=True,
             )
 
 

@@ -22,7 +22,7 @@ from housing_assets_tests.serving.bundles import bundle_files
 from housing_serving.bundle import Bundle
 from housing_serving.features import RAW_FEATURES
 
-DAY = date(2026, 11, 22)
+DAY = date(2026, 3, 2)
 Change = Callable[[pd.DataFrame], pd.DataFrame]
 
 

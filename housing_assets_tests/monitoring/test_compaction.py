@@ -73,7 +73,7 @@ WRONG = {
     "request_id is null": {"request_id": None},
     "request_id is empty": {"request_id": ""},
     "instance is negative": {"instance": -1},
-    f"answered_at is not on {DAY}": {"answered_at": pd.Timestamp("2026-11-23", tz="UTC")},
+    f"answered_at is not on {DAY}": {"answered_at": pd.Timestamp("2026-03-03", tz="UTC")},
     "model_version is not a version's number": {"model_version": "latest"},
     "median_income is null": {"median_income": np.nan},
     "median_income is not between 0 and 100": {"median_income": 101.0},

@@ -6,6 +6,7 @@ Each function draws one figure from a frame and keeps no state; where it ends up
 from housing_assets.ml.plots.data import (
     cluster_scan,
     correlation_heatmap,
+    distributions,
     imputation_comparison,
     train_test_distributions,
 )
@@ -16,10 +17,14 @@ from housing_assets.ml.plots.models import (
     residual_map,
     sweep_history,
 )
+from housing_assets.ml.plots.monitoring import drift_sizes, error_by_segment
 
 __all__ = [
     "cluster_scan",
     "correlation_heatmap",
+    "distributions",
+    "drift_sizes",
+    "error_by_segment",
     "feature_importances",
     "imputation_comparison",
     "model_comparison",
