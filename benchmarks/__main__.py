@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from typing import Annotated
@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import imputation, prediction, releasing, search, serving, wrk
+from benchmarks import imputation, monitoring, prediction, releasing, search, serving, wrk
 from benchmarks.measuring import Figure, MeasurementRefused, Progress
 from benchmarks.rows import training_rows
 from benchmarks.sides import MLSERVER_PYTHON
@@ -32,6 +32,7 @@ class Benchmark(StrEnum):
     SEARCH = "search"
     SERVING = "serving"
     RELEASING = "releasing"
+    MONITORING = "monitoring"
 
 
 WITH_LOAD = {Benchmark.SERVING, Benchmark.RELEASING}
@@ -46,12 +47,13 @@ class Scale:
     search_rows: int | None
     serving: serving.ServingScale
     releasing: releasing.ReleasingScale
+    monitoring: monitoring.MonitoringScale
     trials: int = 8
 
 
 # Fewer rows where a fit is slow: the whole run shall end within minutes.
-FULL = Scale(12_000, None, 8_000, serving.FULL, releasing.FULL)
-QUICK = Scale(QUICK_ROWS, QUICK_ROWS, QUICK_ROWS, serving.QUICK, releasing.QUICK, trials=4)
+FULL = Scale(12_000, None, 8_000, serving.FULL, releasing.FULL, monitoring.FULL)
+QUICK = Scale(QUICK_ROWS, QUICK_ROWS, QUICK_ROWS, serving.QUICK, releasing.QUICK, monitoring.QUICK, trials=4)
 
 
 def training_benchmarks(scale: Scale) -> dict[Benchmark, Measure]:
@@ -71,6 +73,9 @@ def main(
     quick: Annotated[
         bool, typer.Option("--quick", help="Once, on a few hundred rows: checks that everything runs.")
     ] = False,
+    predictions: Annotated[
+        int, typer.Option(min=1, help="Predictions of the day that is monitored.")
+    ] = monitoring.FULL.predictions,
     only: Annotated[list[Benchmark] | None, typer.Option(help="Measure this; may be given again.")] = None,
 ) -> None:
     """Measure the stages of training and the service next to named peers; print medians, spreads and ratios.
@@ -84,13 +89,17 @@ def main(
     if chosen & WITH_LOAD and not wrk.installed():
         sys.exit("wrk is not installed: install it (Debian: apt-get install wrk), or use --only for the rest")
     scale, repeats = (QUICK, QUICK_REPEATS) if quick else (FULL, repeats)
+    if not quick:
+        scale = replace(scale, monitoring=monitoring.MonitoringScale(predictions, None))
     progress = Console(stderr=True, highlight=False)
-    if chosen - WITH_LOAD:
+    if chosen - WITH_LOAD - {Benchmark.MONITORING}:
         _training(chosen, scale, repeats, progress)
     if Benchmark.SERVING in chosen:
         _serving(scale, repeats, progress)
     if Benchmark.RELEASING in chosen:
         _releasing(scale, repeats, progress)
+    if Benchmark.MONITORING in chosen:
+        _monitoring(scale, repeats, progress)
 
 
 def _training(chosen: set[Benchmark], scale: Scale, repeats: int, progress: Console) -> None:
@@ -130,6 +139,14 @@ def _releasing(scale: Scale, repeats: int, progress: Console) -> None:
     Console().print(
         figures_table("A fleet while it is redeployed", found, repeats, time.perf_counter() - started)
     )
+
+
+def _monitoring(scale: Scale, repeats: int, progress: Console) -> None:
+    tell = partial(_tell, progress, Benchmark.MONITORING)
+    with progress.status("measuring a day of monitoring"):
+        found = monitoring.measure(training_rows(), repeats, tell, scale.monitoring)
+    title = f"A day of {scale.monitoring.predictions:,} predictions"
+    Console().print(readings_table(title, found))
 
 
 def _tell(progress: Console, title: str, what: str) -> None:

@@ -28,7 +28,9 @@ def fitted(rows: pd.DataFrame, family: str, hyperparameters: Mapping[str, Any]) 
     return fit_model(preprocessing, rows, family, hyperparameters)
 
 
-def exported(pipeline: Pipeline, rows: pd.DataFrame, version: int = 1) -> dict[str, bytes]:
+def exported(
+    pipeline: Pipeline, rows: pd.DataFrame, version: int = 1, data_hash: str = "benchmark"
+) -> dict[str, bytes]:
     """The bundle of a pipeline that was fitted on these rows, content by file name."""
     return bundle_files(
         pipeline,
@@ -37,7 +39,7 @@ def exported(pipeline: Pipeline, rows: pd.DataFrame, version: int = 1) -> dict[s
         model_version=version,
         algorithm="RandomForest",
         snapshot="benchmark",
-        data_hash="benchmark",
+        data_hash=data_hash,
         git_commit="unknown",
         created_at=datetime.now(UTC),
         metrics={},
