@@ -1,7 +1,6 @@
 """What the daily assets of monitoring share: partitions, owners, retries, thresholds, links to pages."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from datetime import date
 from typing import Any, TypeVar
@@ -15,10 +14,11 @@ from housing_assets.monitoring.findings import Kind, Report, report_name
 from housing_assets.monitoring_objects import html_name
 from housing_assets.partitions import DAYS
 from housing_assets.snapshot_asset import CODE_VERSION, OWNERS, TRANSIENT_RETRIES
-from housing_assets.storage import ObjectStore
-from housing_assets.tracking import final
+from housing_assets.storage import ObjectStore, StorageUnavailable
 
 Rules = TypeVar("Rules")
+# Of a backfill: starting a run takes longer than a day's work, and one that fails costs the others a retry.
+DAYS_OF_A_RUN = 10
 
 
 class ThresholdsConfig(dg.Config):
@@ -28,16 +28,18 @@ class ThresholdsConfig(dg.Config):
         default={}, description="Thresholds of this run by name, in place of the usual ones."
     )
 
-    def applied_to(self, rules: Rules) -> Rules:
-        """The rules with these thresholds.
 
-        Raises:
-            ValueError: there is no threshold of such a name.
-        """
-        known = [field.name for field in fields(rules)]  # type: ignore[arg-type]
-        if unknown := sorted(set(self.thresholds) - set(known)):
-            raise ValueError(f"no threshold {', '.join(unknown)}; there are {', '.join(known)}")
-        return replace(rules, **self.thresholds)  # type: ignore[type-var]
+def thresholds(config: ThresholdsConfig, rules: Rules) -> Rules:
+    """The rules with the thresholds of a run.
+
+    Raises:
+        dagster.Failure: there is no threshold of such a name.
+    """
+    known = [field.name for field in fields(rules)]  # type: ignore[arg-type]
+    if unknown := sorted(set(config.thresholds) - set(known)):
+        problem = f"no threshold {', '.join(unknown)}; there are {', '.join(known)}"
+        raise dg.Failure(problem, allow_retries=False)
+    return replace(rules, **config.thresholds)  # type: ignore[type-var]
 
 
 def daily_asset(
@@ -45,7 +47,7 @@ def daily_asset(
     kinds: set[str],
     **options: Any,  # noqa: ANN401  (passed on to dg.asset)
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """An asset of one UTC day of service, which stores its result itself."""
+    """An asset of one UTC day of service, which stores its result itself; a backfill gives a run several."""
     decorate: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
         partitions_def=DAYS,
         group_name="monitoring",
@@ -53,23 +55,28 @@ def daily_asset(
         owners=OWNERS,
         code_version=CODE_VERSION,
         retry_policy=TRANSIENT_RETRIES,
+        backfill_policy=dg.BackfillPolicy.multi_run(DAYS_OF_A_RUN),
         **options,
     )
     return decorate
 
 
-@contextmanager
-def final_errors() -> Iterator[None]:
-    """Fail the step at once, with the error's message, for everything that a retry cannot mend."""
-    try:
-        yield
-    except Exception as error:
-        raise final(error) from error
+def for_each_day(context: dg.AssetExecutionContext, look: Callable[[date], Mapping[str, Any]]) -> None:
+    """Do what an asset does for each day of the run, and describe that day's partition by what it returns.
 
-
-def day_of(context: dg.AssetExecutionContext) -> date:
-    """The day of the run."""
-    return date.fromisoformat(context.partition_key)
+    Raises:
+        StorageUnavailable: transient, so the step is retried.
+        dagster.Failure: for every other error, with the day and the error's message.
+    """
+    for key in context.partition_keys:
+        try:
+            metadata = look(date.fromisoformat(key))
+        except StorageUnavailable:
+            raise
+        except Exception as error:
+            problem = f"{key}: {type(error).__name__}: {error}"
+            raise dg.Failure(problem, allow_retries=False) from error
+        context.add_asset_metadata(metadata, partition_key=key)
 
 
 def report_links(store: ObjectStore, kind: Kind, day: date) -> Mapping[str, dg.MetadataValue]:

@@ -1,16 +1,17 @@
 """`drift_report`: whether what was served on one day looks like what the answering version was trained on."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from typing import Any
 
 import dagster as dg
 
 from housing_assets.daily_asset import (
     ThresholdsConfig,
     daily_asset,
-    day_of,
-    final_errors,
     findings_metadata,
+    for_each_day,
     report_links,
+    thresholds,
 )
 from housing_assets.metadata import report_metadata
 from housing_assets.ml import plots
@@ -42,36 +43,38 @@ def drift_report(
     config: ThresholdsConfig,
     storage: StorageResource,
     registry: RegistryResource,
-) -> dg.MaterializeResult[None]:
+) -> None:
     """Drift of one day: every feature and the price, against the training rows of the version that answered.
 
     A finding needs a change that is more than chance, corrected for the number of tests, and that is large.
     """
-    day, store = day_of(context), storage.store()
-    with final_errors(), served_day(store, day) as served:
-        rules = config.applied_to(RULES)
+    store, rules = storage.store(), thresholds(config, RULES)
+    for_each_day(context, lambda day: report_drift(store, registry.model_name, day, rules))
+
+
+def report_drift(store: ObjectStore, model_name: str, day: date, rules: DriftRules) -> dict[str, Any]:
+    """Find the drift of a day, store the report, and return what the asset's page shows."""
+    with served_day(store, day) as served:
         versions = list(served.rows_by_version())
-        references, missing = find_references(store, registry.model_name, versions)
+        references, missing = find_references(store, model_name, versions)
         drift = find_drift(served, references, rules)
-        report = Report(
-            day=day,
-            kind="drift",
-            model_versions=versions,
-            rows=served.rows,
-            findings=[*missing, *drift.findings],
-            created_at=datetime.now(UTC),
-        )
         step = drift_step(served, references, drift, rules)
-        write_report(store, report, page(f"Drift on {day}", facts(report, drift, rules), report, step))
-    return dg.MaterializeResult(
-        metadata={
-            **report_links(store, "drift", day),
-            "dagster/row_count": served.rows,
-            "model_versions": ", ".join(versions) or "none",
-            **findings_metadata(report),
-            **report_metadata(step),
-        }
+    report = Report(
+        day=day,
+        kind="drift",
+        model_versions=versions,
+        rows=served.rows,
+        findings=[*missing, *drift.findings],
+        created_at=datetime.now(UTC),
     )
+    write_report(store, report, page(f"Drift on {day}", facts(report, drift, rules), report, step))
+    return {
+        **report_links(store, "drift", day),
+        "dagster/row_count": served.rows,
+        "model_versions": ", ".join(versions) or "none",
+        **findings_metadata(report),
+        **report_metadata(step),
+    }
 
 
 def find_references(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -10,11 +11,11 @@ import pandas as pd
 from housing_assets.daily_asset import (
     ThresholdsConfig,
     daily_asset,
-    day_of,
-    final_errors,
     findings_metadata,
+    for_each_day,
     link,
     report_links,
+    thresholds,
 )
 from housing_assets.metadata import report_metadata
 from housing_assets.ml import plots
@@ -23,7 +24,7 @@ from housing_assets.monitoring.findings import Report
 from housing_assets.monitoring.labels import REJECTED_COLUMNS, UNKNOWN, read_labels, rejected, stacked
 from housing_assets.monitoring.matching import Matched, known_ids, match
 from housing_assets.monitoring.page import page
-from housing_assets.monitoring.performance import RULES, Performance, measure
+from housing_assets.monitoring.performance import RULES, Performance, PerformanceRules, measure
 from housing_assets.monitoring.served import ServedDay
 from housing_assets.monitoring_objects import (
     PredictionLogMissing,
@@ -51,43 +52,44 @@ def performance_report(
     config: ThresholdsConfig,
     storage: StorageResource,
     registry: RegistryResource,
-) -> dg.MaterializeResult[None]:
+) -> None:
     """Scores of one day's predictions where labels have come in, against the version's own test scores.
 
     Made again, it takes in what came since. Labels that cannot be used are listed with the reason.
     """
-    day, store = day_of(context), storage.store()
-    with final_errors(), served_day(store, day) as served:
-        rules = config.applied_to(RULES)
+    store, rules = storage.store(), thresholds(config, RULES)
+    for_each_day(context, lambda day: report_performance(store, registry.model_name, day, rules))
+
+
+def report_performance(
+    store: ObjectStore, model_name: str, day: date, rules: PerformanceRules
+) -> dict[str, Any]:
+    """Score a day, store the report, and return what the asset's page shows."""
+    with served_day(store, day) as served:
         versions = list(served.rows_by_version())
         known = labels_of(store, day, served)
-        performance = measure(
-            served, known.matched.scored, manifests(store, registry.model_name, versions), rules
-        )
-        report = Report(
-            day=day,
-            kind="performance",
-            model_versions=versions,
-            rows=served.rows,
-            labels=len(known.matched.scored),
-            findings=performance.findings,
-            created_at=datetime.now(UTC),
-        )
-        step = performance_step(performance, known)
-        write_rejected_labels(store, day, known.rejected)
-        write_report(store, report, page(f"Performance on {day}", facts(report, known), report, step))
-    links = report_links(store, "performance", day)
-    if len(known.rejected):
-        links = {**links, "rejected": link(store.uri(rejected_name("labels", day)))}
-    return dg.MaterializeResult(
-        metadata={
-            **links,
-            "dagster/row_count": served.rows,
-            "model_versions": ", ".join(versions) or "none",
-            **findings_metadata(report),
-            **report_metadata(step),
-        }
+        performance = measure(served, known.matched.scored, manifests(store, model_name, versions), rules)
+    report = Report(
+        day=day,
+        kind="performance",
+        model_versions=versions,
+        rows=served.rows,
+        labels=len(known.matched.scored),
+        findings=performance.findings,
+        created_at=datetime.now(UTC),
     )
+    step = performance_step(performance, known)
+    write_rejected_labels(store, day, known.rejected)
+    write_report(store, report, page(f"Performance on {day}", facts(report, known), report, step))
+    rejected_at = {"rejected": link(store.uri(rejected_name("labels", day)))}
+    return {
+        **report_links(store, "performance", day),
+        **(rejected_at if len(known.rejected) else {}),
+        "dagster/row_count": served.rows,
+        "model_versions": ", ".join(versions) or "none",
+        **findings_metadata(report),
+        **report_metadata(step),
+    }
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """`prediction_log`: what the service answered on one day, each instance once, in one table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import date
+from typing import Any
 
 import dagster as dg
 import pandas as pd
 
-from housing_assets.daily_asset import daily_asset, day_of, final_errors, link
+from housing_assets.daily_asset import daily_asset, for_each_day, link
 from housing_assets.metadata import markdown_table
 from housing_assets.monitoring.compaction import Compaction
 from housing_assets.monitoring.prediction_rows import SCHEMA
@@ -15,6 +17,9 @@ from housing_assets.resources import StorageResource
 CHECK = "served_rows_are_right"
 # A caller may use a request id again; beyond this, the service itself writes what it should not.
 MAX_REJECTED_SHARE = 0.05
+COLUMNS = dg.MetadataValue.table_schema(
+    dg.TableSchema([dg.TableColumn(field.name, str(field.type)) for field in SCHEMA])
+)
 
 
 @daily_asset(
@@ -36,24 +41,23 @@ def prediction_log(
     Made from the files that the service wrote, late ones included when it is made again. Every row that was
     read is in the table, a duplicate, or rejected with a reason.
     """
-    day, store = day_of(context), storage.store()
-    with final_errors():
-        done, stored = compact_day(store, day)
-    rejected = {"rejected": link(store.uri(rejected_name("predictions", day)))} if done.rows_rejected else {}
-    yield dg.MaterializeResult(
-        metadata={
+    store, done = storage.store(), dict[date, Compaction]()
+
+    def compacted(day: date) -> dict[str, Any]:
+        done[day], stored = compact_day(store, day)
+        rejected = {"rejected": link(store.uri(rejected_name("predictions", day)))}
+        return {
             "dagster/uri": stored.uri,
-            "dagster/row_count": done.rows,
-            "dagster/column_schema": dg.MetadataValue.table_schema(
-                dg.TableSchema([dg.TableColumn(field.name, str(field.type)) for field in SCHEMA])
-            ),
+            "dagster/row_count": done[day].rows,
+            "dagster/column_schema": COLUMNS,
             "sha256": stored.sha256,
             "size_bytes": stored.size,
-            **counts(done),
-            **rejected,
-        },
-        data_version=dg.DataVersion(stored.sha256),
-    )
+            **counts(done[day]),
+            **(rejected if done[day].rows_rejected else {}),
+        }
+
+    for_each_day(context, compacted)
+    yield dg.MaterializeResult()
     yield check_rows(done)
 
 
@@ -77,17 +81,29 @@ def counts(done: Compaction) -> dict[str, int | dg.MetadataValue]:
     return found
 
 
-def check_rows(done: Compaction) -> dg.AssetCheckResult:
+def check_rows(days: Mapping[date, Compaction]) -> dg.AssetCheckResult:
     """Some wrong rows are a warning; an unreadable file, or many of them, stop what comes next."""
-    share = done.rows_rejected / max(done.rows_read, 1)
-    severe = bool(done.wrong_files) or share > MAX_REJECTED_SHARE
-    told = [f"{done.rows:,} rows of {done.files:,} files, {done.duplicates:,} duplicates"]
-    told += [f"{rows:,} rejected: {reason}" for reason, rows in done.rejected.items()]
-    told += [f"{name} {problem}" for name, problem in done.wrong_files.items()]
+    severe = any(done.wrong_files or rejected_share(done) > MAX_REJECTED_SHARE for done in days.values())
     return dg.AssetCheckResult(
         check_name=CHECK,
-        passed=not done.rows_rejected and not done.wrong_files,
+        passed=not any(done.rows_rejected or done.wrong_files for done in days.values()),
         severity=dg.AssetCheckSeverity.ERROR if severe else dg.AssetCheckSeverity.WARN,
-        description="; ".join(told),
-        metadata={"rejected_share": share, "wrong_files": len(done.wrong_files)},
+        description="\n".join(f"{day}: {told(done)}" for day, done in days.items()),
+        metadata={
+            "largest_rejected_share": max(map(rejected_share, days.values()), default=0.0),
+            "wrong_files": sum(len(done.wrong_files) for done in days.values()),
+        },
     )
+
+
+def rejected_share(done: Compaction) -> float:
+    """Share of the rows that were read."""
+    return done.rows_rejected / max(done.rows_read, 1)
+
+
+def told(done: Compaction) -> str:
+    """What became of the rows of a day, in words."""
+    parts = [f"{done.rows:,} rows of {done.files:,} files, {done.duplicates:,} duplicates"]
+    parts += [f"{rows:,} rejected: {reason}" for reason, rows in done.rejected.items()]
+    parts += [f"{name} {problem}" for name, problem in done.wrong_files.items()]
+    return "; ".join(parts)

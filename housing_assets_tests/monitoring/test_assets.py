@@ -48,6 +48,19 @@ class Monitoring:
             run_config=config,
         )
 
+    def run_range(self, first: date, last: date) -> dg.ExecuteInProcessResult:
+        tags = {
+            "dagster/asset_partition_range_start": first.isoformat(),
+            "dagster/asset_partition_range_end": last.isoformat(),
+        }
+        return dg.materialize(
+            ASSETS,
+            tags=tags,
+            resources=self.resources,
+            instance=dg.DagsterInstance.ephemeral(),
+            raise_on_error=False,
+        )
+
     def report(self, kind: str, day: date = DAY) -> Report:
         return Report.from_json(self.store.read(f"monitoring/reports/{kind}/{day}.json"))
 
@@ -141,6 +154,35 @@ def test_drift_is_found_on_the_day_it_starts_and_laid_at_its_feature(monitoring:
     found = monitoring.report("drift", DAY + timedelta(days=1)).findings
     assert [finding.cause for finding in found] == ["drift:median_income", "drift:predicted_price"]
     assert found[0].retrain
+
+
+def test_a_run_over_several_days_describes_each_of_them(monitoring: Monitoring) -> None:
+    trained(monitoring.store, 3)
+    days = [DAY + timedelta(days=number) for number in range(3)]
+    for number, day in enumerate(days):
+        served(monitoring.store, answered(resampled(ROWS + number, seed=number), day=day), day=day)
+    result = monitoring.run_range(days[0], days[-1])
+    assert result.success
+    for asset in ("prediction_log", "drift_report", "performance_report"):
+        found = {
+            str(event.partition): event.metadata["dagster/row_count"].value
+            for event in result.asset_materializations_for_node(asset)
+        }
+        assert found == {str(day): ROWS + number for number, day in enumerate(days)}
+    assert [monitoring.report("drift", day).rows for day in days] == [ROWS, ROWS + 1, ROWS + 2]
+
+
+def test_one_day_that_is_wrong_is_named(monitoring: Monitoring) -> None:
+    trained(monitoring.store, 3)
+    later = DAY + timedelta(days=1)
+    monitoring.store.write(f"monitoring/predictions/{later}/x.parquet", b"no parquet")
+    result = monitoring.run_range(DAY, later)
+    assert not result.success
+    [check] = result.get_asset_check_evaluations()
+    assert f"{DAY}: 0 rows of 0 files" in str(check.description)
+    assert f"{later}: 0 rows of 1 files, 0 duplicates; monitoring/predictions/{later}/x" in str(
+        check.description
+    )
 
 
 def test_thresholds_are_values_of_a_run(monitoring: Monitoring) -> None:
