@@ -130,8 +130,8 @@ class Drift:
 
 
 TABLE_COLUMNS = [
-    *("version", "feature", "rows", "PSI", "KS", "Wasserstein", "Jensen-Shannon", "p (adjusted)"),
-    *("nulls", "nulls in training", "unseen", "verdict"),
+    *("version", "feature", "verdict", "rows", "PSI", "KS", "Wasserstein", "Jensen-Shannon", "p (adjusted)"),
+    *("nulls", "nulls in training", "unseen"),
 ]
 
 
@@ -309,7 +309,7 @@ def _badness(finding: Finding) -> tuple[bool, float]:
 def _row(one: FeatureDrift) -> tuple[object, ...]:
     distance, finding = one.distance, one.finding
     return (
-        *(one.version, one.name, one.rows, distance.psi, distance.ks, distance.wasserstein),
-        *(distance.jensen_shannon, one.p_value, one.missing, one.training_missing, one.unseen),
-        finding.severity if finding else "no drift",
+        *(one.version, one.name, finding.severity if finding else "no drift", one.rows),
+        *(distance.psi, distance.ks, distance.wasserstein, distance.jensen_shannon, one.p_value),
+        *(one.missing, one.training_missing, one.unseen),
     )

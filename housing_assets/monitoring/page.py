@@ -38,11 +38,15 @@ def page(title: str, facts: str, report: Report, step: StepReport) -> bytes:
     return text.encode()
 
 
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
+
+
 def _table(frame: pd.DataFrame) -> str:
     if frame.empty:
         return "<p>None.</p>"
     text = frame.head(MAX_ROWS).to_html(
-        index=False, border=0, na_rep="", justify="unset", float_format=lambda value: f"{value:,.4g}"
+        index=False, border=0, na_rep="", justify="unset", float_format=_number
     )
     more = len(frame) - MAX_ROWS
     return text + (f"<p>… and {more:,} more rows</p>" if more > 0 else "")

@@ -34,7 +34,8 @@ class PerformanceRules:
         max_input_factor: a value above so many times training's maximum is beyond it.
         max_worsening: share by which an error may be above the version's own on its test set, where that is
             the laxer limit.
-        max_segment_factor: how many times the limit of `mape` a single segment may reach.
+        max_segment_factor: how many times the limit of `mape`, or the `mape` of all rows where that is more,
+            a single segment may reach.
         coverage_tolerance: how far the intervals' coverage may be below their level.
         max_beyond_share: share of rows beyond twice training's maximum.
         min_beyond_rows: and so many of them.
@@ -188,7 +189,8 @@ def _score_findings(
             from_labels=True,
         )
     yield from _coverage_finding(told, rows, rules)
-    yield from _segment_findings(version, rows, share, limit, rules)
+    # Where all is wrong, a segment that is no worse is no news.
+    yield from _segment_findings(version, rows, share, rules.max_segment_factor * max(limit, mape), rules)
 
 
 def _coverage_finding(told: str, rows: pd.DataFrame, rules: PerformanceRules) -> Iterator[Finding]:
@@ -211,13 +213,13 @@ def _segment_findings(
     version: str, rows: pd.DataFrame, share: "pd.Series[float]", limit: float, rules: PerformanceRules
 ) -> Iterator[Finding]:
     for name, part in share.groupby(rows[CATEGORICAL_FEATURE], sort=True, observed=True):
-        if len(part) >= rules.min_labels and _at_least(part, rules) > rules.max_segment_factor * limit:
+        if len(part) >= rules.min_labels and _at_least(part, rules) > limit:
             yield Finding(
                 cause=f"performance:segment:{name}",
                 severity="warning",
                 subject=f"{CATEGORICAL_FEATURE}={name}",
                 value=float(part.mean()),
-                threshold=rules.max_segment_factor * limit,
+                threshold=limit,
                 text=f"The mean error of {len(part):,} labelled {name} prices of version {version} is "
                 f"{part.mean():.1f} %.",
                 action="Look at these rows first: if their prices have moved, train on newer data.",

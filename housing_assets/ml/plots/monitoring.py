@@ -36,7 +36,9 @@ def drift_sizes(title: str, table: pd.DataFrame, warning: float, critical: float
     axes.barh(places, ordered["PSI"], height=0.66, color=colours)
     right = max(float(ordered["PSI"].max()), critical) * 1.22
     for place, (size, verdict) in enumerate(zip(ordered["PSI"], ordered["verdict"], strict=True)):
-        text = f"{size:.3f}" + ("" if verdict == "no drift" else f"   {verdict}")
+        # What is none by its PSI has nulls, unseen categories, or values far out.
+        cause = " by another measure" if size < warning else ""
+        text = f"{size:.3f}" + ("" if verdict == "no drift" else f"   {verdict}{cause}")
         axes.text(size + right * 0.008, place, text, va="center", fontsize=11, color=INK)
     for limit, colour, name in ((warning, ORANGE, "a change"), (critical, VERMILION, "a large change")):
         axes.axvline(limit, color=colour, linestyle="--", linewidth=1.6, label=f"{limit:g}: {name}")
