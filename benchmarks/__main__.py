@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from typing import Annotated
@@ -15,6 +15,7 @@ from rich.console import Console
 from benchmarks import (
     explanation,
     imputation,
+    monitoring,
     prediction,
     published,
     releasing,
@@ -47,6 +48,7 @@ class Benchmark(StrEnum):
     RELEASING = "releasing"
     PUBLISHED = "published"
     SHARING = "sharing"
+    MONITORING = "monitoring"
 
 
 WITH_LOAD = {Benchmark.SERVING, Benchmark.RELEASING}
@@ -63,13 +65,24 @@ class Scale:
     published: published.PublishedScale
     serving: serving.ServingScale
     releasing: releasing.ReleasingScale
+    monitoring: monitoring.MonitoringScale
     trees: int = 1_500
     trials: int = 8
 
 
 # Fewer rows where a fit is slow: the whole run shall end within minutes.
-FULL = Scale(12_000, None, None, 8_000, published.FULL, serving.FULL, releasing.FULL)
-QUICK = Scale(*4 * (QUICK_ROWS,), published.QUICK, serving.QUICK, releasing.QUICK, trees=50, trials=4)
+FULL = Scale(
+    12_000, None, None, 8_000, published.FULL, serving.FULL, releasing.FULL, monitoring.FULL
+)
+QUICK = Scale(
+    *4 * (QUICK_ROWS,),
+    published.QUICK,
+    serving.QUICK,
+    releasing.QUICK,
+    monitoring.QUICK,
+    trees=50,
+    trials=4,
+)
 
 
 def training_benchmarks(scale: Scale) -> dict[Benchmark, Measure]:
@@ -93,6 +106,9 @@ def main(
     quick: Annotated[
         bool, typer.Option("--quick", help="Once, on a few hundred rows: checks that everything runs.")
     ] = False,
+    predictions: Annotated[
+        int, typer.Option(min=1, help="Predictions of the day that is monitored.")
+    ] = monitoring.FULL.predictions,
     only: Annotated[list[Benchmark] | None, typer.Option(help="Measure this; may be given again.")] = None,
     source: Annotated[
         str, typer.Option(help="Table that the published forest is compared on: a path or a URL.")
@@ -109,8 +125,10 @@ def main(
     if chosen & WITH_LOAD and not wrk.installed():
         sys.exit("wrk is not installed: install it (Debian: apt-get install wrk), or use --only for the rest")
     scale, repeats = (QUICK, QUICK_REPEATS) if quick else (FULL, repeats)
+    if not quick:
+        scale = replace(scale, monitoring=monitoring.MonitoringScale(predictions, None))
     progress = Console(stderr=True, highlight=False)
-    if chosen - WITH_LOAD - {Benchmark.PUBLISHED}:
+    if chosen - WITH_LOAD - {Benchmark.PUBLISHED, Benchmark.MONITORING}:
         _training(chosen, scale, repeats, progress)
     if Benchmark.PUBLISHED in chosen:
         _published(scale, source, progress)
@@ -118,6 +136,8 @@ def main(
         _serving(scale, repeats, progress)
     if Benchmark.RELEASING in chosen:
         _releasing(scale, repeats, progress)
+    if Benchmark.MONITORING in chosen:
+        _monitoring(scale, repeats, progress)
 
 
 def _training(chosen: set[Benchmark], scale: Scale, repeats: int, progress: Console) -> None:
@@ -170,6 +190,14 @@ def _releasing(scale: Scale, repeats: int, progress: Console) -> None:
     Console().print(
         figures_table("A fleet while it is redeployed", found, repeats, time.perf_counter() - started)
     )
+
+
+def _monitoring(scale: Scale, repeats: int, progress: Console) -> None:
+    tell = partial(_tell, progress, Benchmark.MONITORING)
+    with progress.status("measuring a day of monitoring"):
+        found = monitoring.measure(training_rows(), repeats, tell, scale.monitoring)
+    title = f"A day of {scale.monitoring.predictions:,} predictions"
+    Console().print(readings_table(title, found))
 
 
 def _tell(progress: Console, title: str, what: str) -> None:

@@ -39,7 +39,12 @@ def fitted(rows: pd.DataFrame, family: str, hyperparameters: Mapping[str, Any]) 
 
 
 def exported(
-    pipeline: Pipeline, rows: pd.DataFrame, version: int = 1, *, family: str = "RandomForest"
+    pipeline: Pipeline,
+    rows: pd.DataFrame,
+    version: int = 1,
+    *,
+    family: str = "RandomForest",
+    data_hash: str = "benchmark",
 ) -> dict[str, bytes]:
     """The bundle of a pipeline that was fitted on these rows, content by file name.
 
@@ -53,7 +58,7 @@ def exported(
         model_version=version,
         algorithm=family,
         snapshot="benchmark",
-        data_hash="benchmark",
+        data_hash=data_hash,
         git_commit="unknown",
         created_at=datetime.now(UTC),
         metrics={},

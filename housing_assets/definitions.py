@@ -9,9 +9,10 @@ import dagster as dg
 
 from housing_assets import assets
 from housing_assets.deployments import build_executor, build_resources
-from housing_assets.jobs import deployment_job, release_job, training_job
+from housing_assets.jobs import deployment_job, monitoring_job, release_job, training_job
+from housing_assets.late_files import monitor_late_files
 from housing_assets.release_sensors import RELEASE_SENSORS
-from housing_assets.schedules import weekly_training
+from housing_assets.schedules import daily_monitoring, weekly_training
 from housing_assets.sensors import SENSORS
 from housing_assets.settings import Settings
 
@@ -23,9 +24,9 @@ def build_definitions(
     return dg.Definitions(
         assets=dg.load_assets_from_package_module(assets),
         asset_checks=dg.load_asset_checks_from_package_module(assets),
-        jobs=[training_job, deployment_job, release_job],
-        schedules=[weekly_training],
-        sensors=[*SENSORS, *RELEASE_SENSORS],
+        jobs=[training_job, deployment_job, release_job, monitoring_job],
+        schedules=[weekly_training, daily_monitoring],
+        sensors=[*SENSORS, *RELEASE_SENSORS, monitor_late_files],
         resources={**build_resources(settings), **(resource_overrides or {})},
         executor=build_executor(settings),
     )

@@ -27,6 +27,13 @@ deployment_job = dg.define_asset_job(
     tags={"housing/kind": "deployment"},
 )
 
+monitoring_job = dg.define_asset_job(
+    "monitoring_job",
+    selection=dg.AssetSelection.groups("monitoring"),
+    description="What was served on one UTC day: its table, its drift, and how right it was.",
+    tags={"housing/kind": "monitoring"},
+)
+
 
 class ReleaseAction(Enum):
     """What a person does with a release."""

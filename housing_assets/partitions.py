@@ -1,9 +1,13 @@
-"""Partitions of the graph: one weekly snapshot of the source, named by its Sunday (UTC)."""
+"""Partitions: weekly snapshots of the source, named by their Sunday, and days of service; both in UTC."""
 
 import dagster as dg
 
 # A snapshot is taken on its Sunday, so the key of the running week exists already (end_offset=1).
 SNAPSHOTS = dg.WeeklyPartitionsDefinition(start_date="2025-01-05", end_offset=1)
+
+# Monitoring goes by UTC days, as the service files its predictions. The running day exists already, so that
+# it can be looked at before it ends.
+DAYS = dg.DailyPartitionsDefinition(start_date="2025-01-05", end_offset=1)
 
 
 def latest_snapshot() -> str:

@@ -157,6 +157,20 @@ def test_a_fleet_is_measured_while_it_is_redeployed_next_to_its_rest() -> None:
     assert number(ratio) == pytest.approx(number(resting) / number(changing), rel=0.05)
 
 
+def test_a_day_of_monitoring_is_measured_in_time_and_memory() -> None:
+    done = benchmarks("--quick", "--only", "monitoring")
+    assert done.returncode == 0, done.stderr
+    rows = cells(done)
+    assert [name for name, _, _ in rows] == [
+        "prediction_log, s",
+        "drift_report, s",
+        "prediction_log and drift_report, s",
+        "most memory, MB",
+    ]
+    assert all(number(measured) > 0 for _, measured, _ in rows)
+    assert rows[-1][2] == "2,000 for 10 million"
+
+
 def test_a_peer_that_does_not_start_ends_the_run_with_its_last_words() -> None:
     require("wrk")
     # An interpreter without MLServer.

@@ -8,7 +8,7 @@ import pytest
 from housing_assets.definitions import build_definitions
 from housing_assets.deployments import build_executor, build_resources
 from housing_assets.instance import instance_config
-from housing_assets.partitions import SNAPSHOTS, latest_snapshot
+from housing_assets.partitions import DAYS, SNAPSHOTS, latest_snapshot
 from housing_assets.schedules import weekly_training
 from housing_assets.settings import Deployment, Executor, Settings
 
@@ -33,6 +33,9 @@ UPSTREAM = {
     "sweep_result": {"train_set", "model_selection"},
     "registered_model": {"train_set", "test_set", "preprocessing_pipeline", "sweep_result"},
     "api_deployment": {"registered_model"},
+    "prediction_log": set(),
+    "drift_report": {"prediction_log"},
+    "performance_report": {"prediction_log", "drift_report"},
 }
 BLOCKING_CHECKS = {
     ("raw_housing", "raw_rows_are_valid"),
@@ -49,6 +52,7 @@ BLOCKING_CHECKS = {
     ("registered_model", "metrics_clear_the_floor"),
     ("registered_model", "model_behaves_sensibly"),
     ("api_deployment", "service_answers_as_its_bundle"),
+    ("prediction_log", "served_rows_are_right"),
 }
 
 
@@ -87,10 +91,11 @@ def test_only_the_registered_model_reads_the_test_set(definitions: dg.Definition
 def test_every_asset_is_grouped_owned_and_described(definitions: dg.Definitions) -> None:
     for definition in assets_of(definitions):
         for spec in definition.specs:
-            # There is one service, whatever snapshot its model is from.
-            partitions = None if spec.key == dg.AssetKey("api_deployment") else SNAPSHOTS
+            # There is one service, whatever snapshot its model is from; what it served goes by days.
+            partitions = {"serving": None, "monitoring": DAYS}.get(str(spec.group_name), SNAPSHOTS)
             assert spec.partitions_def == partitions, spec.key
-            assert spec.group_name in {"data", "preprocessing", "training", "serving"}, spec.key
+            groups = {"data", "preprocessing", "training", "serving", "monitoring"}
+            assert spec.group_name in groups, spec.key
             assert spec.owners == ["team:ml-platform"], spec.key
             assert spec.code_version, spec.key
             assert spec.kinds, spec.key

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,31 @@ def test_what_is_written_is_read_back(store: ObjectStore, root: str) -> None:
     assert store.uri("data/01-raw/2026-11-22/housing.parquet") == uri
     assert store.read("data/01-raw/2026-11-22/housing.parquet") == b"rows"
     assert store.root == root
+
+
+def test_a_large_file_is_stored_and_read_as_a_file(store: ObjectStore, root: str, tmp_path: Path) -> None:
+    content = random.Random(1).randbytes(20_000_000)
+    source = tmp_path / "large"
+    source.write_bytes(content)
+    with source.open("rb") as file:
+        file.seek(7)  # wherever it was left, all of it is stored
+        stored = store.write_file("monitoring/large.parquet", file)
+    assert stored == StoredObject(
+        f"{root}/monitoring/large.parquet", len(content), sha256(content).hexdigest(), stored.generation
+    )
+    with store.open("monitoring/large.parquet") as file:
+        store.write("monitoring/large.parquet", b"later")
+        file.seek(-5, os.SEEK_END)
+        assert file.read() == content[-5:]
+        file.seek(0)
+        assert file.read() == content
+    assert store.read("monitoring/large.parquet") == b"later"
+
+
+def test_a_missing_object_cannot_be_opened(store: ObjectStore) -> None:
+    store.write("data/other", b"")
+    with pytest.raises(ObjectMissing, match="data/absent"):
+        store.open("data/absent")
 
 
 def test_an_empty_object_is_an_object(store: ObjectStore) -> None:

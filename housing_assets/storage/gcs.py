@@ -8,6 +8,9 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from io import BytesIO
+from tempfile import TemporaryFile
+from typing import BinaryIO
 
 from google.api_core import exceptions as api
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
@@ -28,6 +31,7 @@ from housing_assets.storage.objects import (
     StoredObject,
     check_precondition_arguments,
     checked_name,
+    measured,
     verified,
 )
 
@@ -95,6 +99,18 @@ class GcsStore:
             data = self._bucket.blob(name).download_as_bytes(checksum="crc32c", **self._call)
         return verified(bytes(data), uri, expected_sha256)
 
+    def open(self, name: str) -> BinaryIO:
+        """The object as a nameless temporary file, checked against what the server says."""
+        file = TemporaryFile()  # noqa: SIM115  (the caller closes it)
+        try:
+            with self._errors(self.uri(name)):
+                self._bucket.blob(name).download_to_file(file, checksum="crc32c", **self._call)
+        except BaseException:
+            file.close()
+            raise
+        file.seek(0)
+        return file
+
     def info(self, name: str) -> ObjectInfo:
         """Size and generation of an object."""
         uri = self.uri(name)
@@ -121,8 +137,13 @@ class GcsStore:
         if expected is not None and len(data) > ONE_REQUEST_BYTES:
             self._refuse_hopeless_upload(name, expected)
         digest = sha256(data).hexdigest()
-        generation = self._upload(name, data, digest, expected)
+        generation = self._upload(name, BytesIO(data), len(data), digest, expected)
         return StoredObject(uri, len(data), digest, generation)
+
+    def write_file(self, name: str, file: BinaryIO) -> StoredObject:
+        """Store the whole content of a file, or nothing."""
+        size, digest = measured(file)
+        return StoredObject(self.uri(name), size, digest, self._upload(name, file, size, digest, None))
 
     def delete(self, name: str) -> None:
         """Make sure there is no object of that name; deleting an absent one is no error."""
@@ -132,14 +153,16 @@ class GcsStore:
         except ObjectMissing:
             return
 
-    def _upload(self, name: str, data: bytes, digest: str, expected: int | None) -> int:
+    def _upload(self, name: str, content: BinaryIO, size: int, digest: str, expected: int | None) -> int:
         write_id = secrets.token_hex(8)
         blob = self._bucket.blob(name)
         blob.metadata = {"sha256": digest, "write-id": write_id}
         with self._errors(self.uri(name)):
             try:
-                blob.upload_from_string(
-                    data,
+                blob.upload_from_file(
+                    content,
+                    rewind=True,
+                    size=size,
                     content_type="application/octet-stream",
                     checksum="crc32c",
                     if_generation_match=expected,

@@ -8,13 +8,17 @@ import fcntl
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 from housing_assets.storage.objects import (
+    PIECE_BYTES,
     ObjectConflict,
     ObjectInfo,
     ObjectMissing,
@@ -24,6 +28,7 @@ from housing_assets.storage.objects import (
     StoredObject,
     check_precondition_arguments,
     checked_name,
+    measured,
     verified,
 )
 
@@ -54,13 +59,15 @@ class LocalStore:
     def read(self, name: str, *, expected_sha256: str | None = None) -> bytes:
         """The whole object, checked against a checksum where one is given."""
         path = self._path(name)
-        try:
+        with _read_errors(path):
             data = path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise _missing(path) from error
-        except OSError as error:
-            raise StorageReadFailed(f"cannot read {path}: {error.strerror or error}") from error
         return verified(data, str(path), expected_sha256)
+
+    def open(self, name: str) -> BinaryIO:
+        """The object as a file; a later write replaces the object, not this file."""
+        path = self._path(name)
+        with _read_errors(path):
+            return path.open("rb")
 
     def info(self, name: str) -> ObjectInfo:
         """Size and generation of an object."""
@@ -84,21 +91,30 @@ class LocalStore:
         self, name: str, data: bytes, *, if_absent: bool = False, if_generation: int | None = None
     ) -> StoredObject:
         """Store the whole object or nothing; with a precondition, only when it holds."""
-        path = self._path(name)
         check_precondition_arguments(name, if_absent, if_generation)
+        generation = self._write(name, BytesIO(data), if_absent, if_generation)
+        return StoredObject(self.uri(name), len(data), sha256(data).hexdigest(), generation)
+
+    def write_file(self, name: str, file: BinaryIO) -> StoredObject:
+        """Store the whole content of a file, or nothing."""
+        size, digest = measured(file)
+        return StoredObject(self.uri(name), size, digest, self._write(name, file, False, None))
+
+    def _write(self, name: str, content: BinaryIO, if_absent: bool, if_generation: int | None) -> int:
+        path = self._path(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._locked(path.parent) as folder:
                 _remove_leftovers(path.parent)
                 state = _state(path)
                 _check_precondition(path, state, if_absent, if_generation)
-                generation = _replace(path, data, state, exclusive=if_absent)
+                generation = _replace(path, content, state, exclusive=if_absent)
                 os.fsync(folder)
         except OSError as error:
             raise StorageWriteFailed(
                 f"cannot write {path}: {error.strerror or error} (nothing was changed)"
             ) from error
-        return StoredObject(str(path), len(data), sha256(data).hexdigest(), generation)
+        return generation
 
     def delete(self, name: str) -> None:
         """Make sure there is no object of that name; deleting an absent one is no error."""
@@ -143,6 +159,16 @@ class LocalStore:
                 return
 
 
+@contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise _missing(path) from error
+    except OSError as error:
+        raise StorageReadFailed(f"cannot read {path}: {error.strerror or error}") from error
+
+
 def _missing(path: Path) -> ObjectMissing:
     return ObjectMissing(f"no object at {path}")
 
@@ -167,12 +193,12 @@ def _check_precondition(
         raise ObjectConflict(f"{path} has generation {found}, expected {if_generation}: another writer won")
 
 
-def _replace(path: Path, data: bytes, old: os.stat_result | None, *, exclusive: bool) -> int:
+def _replace(path: Path, content: BinaryIO, old: os.stat_result | None, *, exclusive: bool) -> int:
     """Put a complete, durable file in the place of the old one; returns the new generation."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            shutil.copyfileobj(content, file, PIECE_BYTES)
             file.flush()
             # The generation is the modification time, made to grow even within one tick of the clock.
             now = time.time_ns()

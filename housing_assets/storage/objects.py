@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Protocol
+from typing import BinaryIO, Protocol
+
+# Of a file that is copied or read through.
+PIECE_BYTES = 8 * 1024 * 1024
 
 
 class StorageError(Exception):
@@ -103,6 +106,17 @@ class ObjectStore(Protocol):
         """Store the whole object or nothing; with a precondition, only when it holds."""
         ...
 
+    def open(self, name: str) -> BinaryIO:
+        """The whole object as a file to read and seek in, for what is too large for memory.
+
+        It stays the object of this moment, whatever is written later; whoever opens it closes it.
+        """
+        ...
+
+    def write_file(self, name: str, file: BinaryIO) -> StoredObject:
+        """Store the whole content of a file, or nothing."""
+        ...
+
     def list(self, prefix: str = "") -> list[str]:
         """The sorted names of all objects whose name starts with the prefix."""
         ...
@@ -138,6 +152,17 @@ def check_precondition_arguments(name: str, if_absent: bool, if_generation: int 
     """Refuse a write that asks for two preconditions at once."""
     if if_absent and if_generation is not None:
         raise ValueError(f"write of {name!r}: give if_absent or if_generation, not both")
+
+
+def measured(file: BinaryIO) -> tuple[int, str]:
+    """Size and sha256 of a file's whole content; it is left at its start."""
+    digest, size = sha256(), 0
+    file.seek(0)
+    while piece := file.read(PIECE_BYTES):
+        digest.update(piece)
+        size += len(piece)
+    file.seek(0)
+    return size, digest.hexdigest()
 
 
 def verified(data: bytes, uri: str, expected_sha256: str | None) -> bytes:

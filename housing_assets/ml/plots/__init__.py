@@ -6,6 +6,7 @@ Each function draws one figure from a frame and keeps no state; where it ends up
 from housing_assets.ml.plots.data import (
     cluster_scan,
     correlation_heatmap,
+    distributions,
     imputation_comparison,
     train_test_distributions,
 )
@@ -22,12 +23,16 @@ from housing_assets.ml.plots.models import (
     residual_map,
     sweep_history,
 )
+from housing_assets.ml.plots.monitoring import drift_sizes, error_by_segment
 from housing_assets.ml.plots.sweep import parallel_coordinates, parameter_importances
 
 __all__ = [
     "calibration",
     "cluster_scan",
     "correlation_heatmap",
+    "distributions",
+    "drift_sizes",
+    "error_by_segment",
     "feature_importances",
     "imputation_comparison",
     "learning_curve",

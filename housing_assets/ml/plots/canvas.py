@@ -26,6 +26,7 @@ LABELS = {
     "households": "Households",
     "median_income": "Median income ($10,000)",
     "median_house_value": "Median house value ($)",
+    "predicted_price": "Predicted price ($)",
     "ocean_proximity": "Ocean proximity",
     "place": "Longitude and latitude",
     "all_counts": "All four counts together",

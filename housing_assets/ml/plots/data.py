@@ -102,26 +102,48 @@ def correlation_heatmap(frame: pd.DataFrame) -> bytes:
 
 def train_test_distributions(train: pd.DataFrame, test: pd.DataFrame) -> bytes:
     """Distribution of every column on both sides of the split."""
-    figure = new_figure(f"{len(train):,} training and {len(test):,} test rows, column by column")
+    title = f"{len(train):,} training and {len(test):,} test rows, column by column"
+    return distributions(title, train, test, ("Training", "Test"), TARGET)
+
+
+def distributions(
+    title: str, left: pd.DataFrame, right: pd.DataFrame, names: tuple[str, str], price: str
+) -> bytes:
+    """Distribution of every feature, and of a price, in two frames.
+
+    Args:
+        title: of the figure.
+        left: the raw features and the price; drawn filled.
+        right: the same columns; drawn as a line.
+        names: of the two.
+        price: name of the price's column.
+    """
+    figure = new_figure(title)
     grid = figure.subplots(2, 5).ravel()
-    for axes, name in zip(grid, [*NUMERIC_FEATURES, TARGET], strict=False):
-        _histograms(axes, name, train[name].dropna(), test[name].dropna())
-    _category_bars(grid[-1], train, test)
+    for axes, name in zip(grid, [*NUMERIC_FEATURES, price], strict=False):
+        _histograms(axes, name, left[name].dropna(), right[name].dropna(), names)
+    _category_bars(grid[-1], left, right)
     figure.supylabel("Share of the side's rows (%)", fontsize=12, color=INK)
-    handles, names = grid[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=12)
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=12)
     return to_png(figure)
 
 
-def _histograms(axes: Any, name: str, train: "pd.Series[float]", test: "pd.Series[float]") -> None:  # noqa: ANN401
-    both = pd.concat([train, test])
+def _histograms(
+    axes: Any,  # noqa: ANN401
+    name: str,
+    left: "pd.Series[float]",
+    right: "pd.Series[float]",
+    names: tuple[str, str],
+) -> None:
+    both = pd.concat([left, right])
     lowest, highest = float(both.min()), float(both.max())
     bins = np.linspace(lowest, highest, HISTOGRAM_BINS + 1)
     if name in LOGARITHMIC and lowest > 0:
         bins = np.geomspace(lowest, highest, HISTOGRAM_BINS + 1)
         axes.set_xscale("log")
     # Shares of each side, so that a large and a small side compare.
-    for values, colour, filled, side in ((train, BLUE, True, "Training"), (test, ORANGE, False, "Test")):
+    for values, colour, filled, side in ((left, BLUE, True, names[0]), (right, ORANGE, False, names[1])):
         weights = np.full(len(values), 100 / max(len(values), 1))
         kind, opacity = ("stepfilled", 0.45) if filled else ("step", 1.0)
         axes.hist(
@@ -134,9 +156,9 @@ def _histograms(axes: Any, name: str, train: "pd.Series[float]", test: "pd.Serie
         axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f}k")
 
 
-def _category_bars(axes: Any, train: pd.DataFrame, test: pd.DataFrame) -> None:  # noqa: ANN401
+def _category_bars(axes: Any, left: pd.DataFrame, right: pd.DataFrame) -> None:  # noqa: ANN401
     places = np.arange(len(CATEGORIES))
-    for side, colour, opacity, shift in ((train, BLUE, 0.45, -0.2), (test, ORANGE, 1.0, 0.2)):
+    for side, colour, opacity, shift in ((left, BLUE, 0.45, -0.2), (right, ORANGE, 1.0, 0.2)):
         shares = [100 * float((side[CATEGORICAL_FEATURE] == name).mean()) for name in CATEGORIES]
         axes.barh(places + shift, shares, height=0.38, color=colour, alpha=opacity)
     style(axes, xlabel=label(CATEGORICAL_FEATURE))
