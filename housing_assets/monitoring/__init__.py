@@ -1,1 +1,1 @@
-"""Arithmetic and contracts of monitoring: what was served, how far it drifted, how well it did. No Dagster."""
+"""What monitoring computes and promises: what was served, how it drifted, how it did. No Dagster."""
