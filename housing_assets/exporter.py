@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from housing_assets.alerts.book import AlertBook, AlertBookStore, AlertBookUnreadable
 from housing_assets.monitoring.findings import Report
-from housing_assets.monitoring.recent_reports import KINDS, RecentReports, recent_reports
+from housing_assets.monitoring.recent_reports import RecentReports, recent_reports
 from housing_assets.settings import Settings
 from housing_assets.storage import ObjectStore, StorageError, open_store
 
@@ -45,13 +45,13 @@ class MonitoringCollector(Collector):
         try:
             store = self._store()
             today = datetime.now(UTC).date()
-            recent = [recent_reports(store, kind, today, 1) for kind in KINDS]
+            recent = recent_reports(store, today, 1)
             book = AlertBookStore(store).read().book
         except (StorageError, AlertBookUnreadable) as error:
             logger.error("%s", error)
             readable.add_metric([], 0)
             return [readable]
-        problems = [problem for of_kind in recent for problem in of_kind.problems]
+        problems = [problem for found in recent for problem in found.problems]
         for problem in problems:
             logger.error("%s", problem)
         readable.add_metric([], not problems)
@@ -60,25 +60,27 @@ class MonitoringCollector(Collector):
 
 def _report_metrics(recent: Iterable[RecentReports]) -> list[GaugeMetricFamily]:
     day = GaugeMetricFamily(
-        "housing_report_day_timestamp_seconds", "Start of the newest day that has a report.", labels=["kind"]
+        "housing_report_day_timestamp_seconds",
+        "Start of the newest day with a report.",
+        labels=["evidence"],
     )
     rows = GaugeMetricFamily(
-        "housing_report_rows", "Predictions that the newest report is about.", labels=["kind"]
+        "housing_report_rows", "Predictions that the newest report is about.", labels=["evidence"]
     )
-    labels = ["kind", "cause", "subject", "severity"]
+    labels = ["evidence", "cause", "subject", "severity"]
     value = GaugeMetricFamily("housing_finding_value", "What the newest report measured.", labels=labels)
     limit = GaugeMetricFamily("housing_finding_threshold", "The limit it went beyond.", labels=labels)
     count = GaugeMetricFamily(
-        "housing_findings", "Findings of the newest report.", labels=["kind", "severity"]
+        "housing_findings", "Findings of the newest report.", labels=["evidence", "severity"]
     )
-    for report in (of_kind.reports[0] for of_kind in recent if of_kind.reports):
-        day.add_metric([report.kind], _start_of(report).timestamp())
-        rows.add_metric([report.kind], report.rows)
+    for evidence, report in ((one.evidence, one.reports[0]) for one in recent if one.reports):
+        day.add_metric([evidence], _start_of(report).timestamp())
+        rows.add_metric([evidence], report.rows)
         severities = [finding.severity for finding in report.findings]
         for severity in ("warning", "critical"):
-            count.add_metric([report.kind, severity], severities.count(severity))
+            count.add_metric([evidence, severity], severities.count(severity))
         for finding in report.findings:
-            own = [report.kind, finding.cause, finding.subject, finding.severity]
+            own = [evidence, finding.cause, finding.subject, finding.severity]
             value.add_metric(own, finding.value)
             limit.add_metric(own, finding.threshold)
     return [day, rows, count, value, limit]

@@ -9,7 +9,7 @@ import dagster as dg
 from housing_assets.alerts.book import AlertBookConflict
 from housing_assets.alerts.resource import AlertsResource
 from housing_assets.jobs import data_job, training_job
-from housing_assets.monitoring.recent_reports import KINDS, recent_reports
+from housing_assets.monitoring.recent_reports import recent_reports
 from housing_assets.partitions import SNAPSHOTS, latest_snapshot
 from housing_assets.resources import SourceResource, StorageResource
 from housing_assets.retraining import (
@@ -22,8 +22,8 @@ from housing_assets.retraining import (
 )
 from housing_assets.sources.published import Published, is_listable, published
 
-ALERT_SECONDS = 30
-RETRAIN_SECONDS = 30
+ALERT_SECONDS = 60
+RETRAIN_SECONDS = 60
 SNAPSHOT_SECONDS = 30
 
 
@@ -32,7 +32,7 @@ SNAPSHOT_SECONDS = 30
     minimum_interval_seconds=ALERT_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Every 30 seconds: opens one alert for each cause that the newest drift and performance reports "
+        "Every minute: opens one alert for each cause that the newest drift and performance reports "
         "find, closes it when they do not find it any more, and tells the log and the channels that are set."
     ),
 )
@@ -72,11 +72,11 @@ def retrain_on_findings(
 ) -> dg.RunRequest | dg.SkipReason:
     """Decide, and say why not."""
     now = datetime.now(UTC)
-    newest = [recent_reports(storage.store(), kind, now.date(), 1) for kind in KINDS]
-    problems = [problem for of_kind in newest for problem in of_kind.problems]
+    newest = recent_reports(storage.store(), now.date(), 1)
+    problems = [problem for found in newest for problem in found.problems]
     if problems:
         raise dg.Failure("; ".join(problems))
-    causes = causes_of([report for of_kind in newest for report in of_kind.reports])
+    causes = causes_of(newest)
     if not causes:
         return dg.SkipReason("the newest reports find nothing critical that a training would help")
     decision = decide(causes, trainings(context.instance, now), now)

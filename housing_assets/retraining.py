@@ -5,15 +5,12 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from hashlib import sha256
 
-from housing_assets.monitoring.findings import Report
-from housing_assets.monitoring.recent_reports import MAX_AGE_DAYS
+from housing_assets.monitoring.recent_reports import MAX_AGE_DAYS, RecentReports
 
 # A cause that led to a training rests until there is a new snapshot: the same rows would give the same model.
 COOL_DOWN = timedelta(days=7)
 # Whatever the causes, failed trainings included. Days are UTC.
 DAILY_CAP = 1
-# A report about fewer predictions is no reason to train.
-MIN_ROWS = 100
 # As far back as a decision needs to know: no report that counts is older.
 LOOK_BACK = timedelta(days=max(MAX_AGE_DAYS.values()))
 
@@ -64,13 +61,14 @@ class Decision:
     because: str
 
 
-def causes_of(newest: Iterable[Report]) -> list[Cause]:
+def causes_of(newest: Iterable[RecentReports]) -> list[Cause]:
     """What the newest reports find that is critical and that a training would help, by name."""
     return sorted(
         (
             Cause(finding.cause, report.day)
-            for report in newest
-            if report.rows >= MIN_ROWS
+            for found in newest
+            for report in found.reports
+            if found.judges(report)
             for finding in report.findings
             if finding.retrain and finding.severity == "critical"
         ),

@@ -11,6 +11,7 @@ from typing import Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from housing_assets.monitoring.findings import Finding, Kind, Severity
+from housing_assets.monitoring.recent_reports import Evidence
 from housing_assets.storage import ObjectConflict, ObjectMissing, ObjectStore
 
 ALERT_BOOK = "monitoring/alerts.json"
@@ -44,6 +45,7 @@ class Alert(_Part):
         threshold: the limit, in the same unit.
         text: one sentence for people.
         action: what to do.
+        from_labels: whether it takes labels to find it.
         first_day: the day of the report that opened it.
         last_day: the newest day it was found on.
         opened_at: when it was opened.
@@ -58,10 +60,16 @@ class Alert(_Part):
     threshold: float
     text: str
     action: str
+    from_labels: bool = False
     first_day: date
     last_day: date
     opened_at: AwareDatetime
     closed_at: AwareDatetime | None = None
+
+    @property
+    def evidence(self) -> Evidence:
+        """Which reports can say that it is gone."""
+        return "labels" if self.from_labels else self.kind
 
     @classmethod
     def open(cls, kind: Kind, day: date, finding: Finding, now: datetime) -> Self:

@@ -16,12 +16,10 @@ class AlertRules:
     Attributes:
         warning_reports: reports that find a cause before an alert opens, unless the newest calls it critical.
         clean_reports: reports that do not find it any more before the alert closes.
-        min_rows: a report about fewer predictions is no evidence that a cause is gone.
     """
 
     warning_reports: int = 2
     clean_reports: int = 2
-    min_rows: int = 100
 
     @property
     def reports(self) -> int:
@@ -40,16 +38,16 @@ def apply_reports(
 
     Args:
         book: As it was.
-        recent: The newest reports of each kind.
+        recent: The newest reports of each kind of evidence.
         channels: Who is to be told; what others are still to be told is dropped.
         rules: When an alert opens and closes.
         now: When alerts are opened and closed.
     """
     notices: list[Notice] = []
     opened, closed = list(book.opened), list(book.closed)
-    for reports in (of_kind.reports for of_kind in recent if of_kind.reports):
-        _open(opened, notices, reports, rules, now)
-        _close(opened, closed, notices, reports, rules, now)
+    for found in (one for one in recent if one.reports):
+        _open(opened, notices, found.reports, rules, now)
+        _close(opened, closed, notices, found, rules, now)
     boxes = [book.outbox(channel) for channel in channels]
     return AlertBook(
         opened=tuple(opened), closed=tuple(closed[-MAX_CLOSED:]), outboxes=book.outboxes
@@ -88,15 +86,15 @@ def _close(
     opened: list[Alert],
     closed: list[Alert],
     notices: list[Notice],
-    reports: Sequence[Report],
+    recent: RecentReports,
     rules: AlertRules,
     now: datetime,
 ) -> None:
     """Close what the newest reports do not find any more."""
-    deciding = reports[: rules.clean_reports]
-    if len(deciding) < rules.clean_reports or any(report.rows < rules.min_rows for report in deciding):
+    deciding = recent.reports[: rules.clean_reports]
+    if len(deciding) < rules.clean_reports or not all(recent.judges(report) for report in deciding):
         return
-    for alert in [alert for alert in opened if alert.kind == reports[0].kind]:
+    for alert in [alert for alert in opened if alert.evidence == recent.evidence]:
         if not any(finds(report, alert.cause) for report in deciding):
             opened.remove(alert)
             closed.append(alert.model_copy(update={"closed_at": now}))

@@ -8,7 +8,7 @@ from housing_assets.alerts.book import Alert, AlertBookStore
 from housing_assets.alerts.channels import Channel
 from housing_assets.alerts.delivery import Outcome, deliver_outboxes
 from housing_assets.alerts.rules import AlertRules, apply_reports
-from housing_assets.monitoring.recent_reports import KINDS, recent_reports
+from housing_assets.monitoring.recent_reports import recent_reports
 from housing_assets.storage import ObjectStore
 
 RULES = AlertRules()
@@ -39,9 +39,9 @@ def watch(
         AlertBookUnreadable: the alert book is damaged.
         housing_assets.storage.StorageError: the storage root cannot be used.
     """
-    recent = [recent_reports(store, kind, now.date(), rules.reports) for kind in KINDS]
+    recent = recent_reports(store, now.date(), rules.reports)
     books = AlertBookStore(store)
     stored = books.change(lambda book: apply_reports(book, recent, list(channels), rules, now))
     delivered = deliver_outboxes(books, channels, now)
-    problems = [problem for of_kind in recent for problem in of_kind.problems]
+    problems = [problem for found in recent for problem in found.problems]
     return Look(stored.book.opened, tuple(delivered), tuple(problems))

@@ -30,6 +30,8 @@ class Finding(_Part):
     action: Annotated[str, Field(min_length=1)]
     # Whether a training on newer data would help.
     retrain: bool
+    # Whether it takes labels to find it: a day without them does not say that it is gone.
+    from_labels: bool = False
 
 
 class Report(_Part):
@@ -41,6 +43,8 @@ class Report(_Part):
     model_versions: list[str]
     # Predictions the report is about.
     rows: Annotated[int, Field(ge=0)]
+    # Those of them whose true price is known; labels come late, and the report is then made again.
+    labels: Annotated[int, Field(ge=0)] = 0
     findings: list[Finding]
     created_at: AwareDatetime
 

@@ -15,7 +15,12 @@ def day(back: int) -> date:
 
 
 def finding(
-    cause: str, severity: Severity = "critical", *, value: float = 0.5, retrain: bool = True
+    cause: str,
+    severity: Severity = "critical",
+    *,
+    value: float = 0.5,
+    retrain: bool = True,
+    from_labels: bool = False,
 ) -> Finding:
     """A finding with plain texts."""
     subject = cause.partition(":")[2]
@@ -28,16 +33,18 @@ def finding(
         text=f"{subject} is not as it was in training.",
         action="Look at its plot.",
         retrain=retrain,
+        from_labels=from_labels,
     )
 
 
-def report(on: date, *findings: Finding, kind: Kind = "drift", rows: int = 5000) -> Report:
+def report(on: date, *findings: Finding, kind: Kind = "drift", rows: int = 5000, labels: int = 0) -> Report:
     """A day's report."""
     return Report(
         day=on,
         kind=kind,
         model_versions=["3"],
         rows=rows,
+        labels=labels,
         findings=list(findings),
         created_at=datetime(on.year, on.month, on.day, 23, 59, tzinfo=UTC),
     )

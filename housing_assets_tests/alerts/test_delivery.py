@@ -212,6 +212,39 @@ def test_old_and_future_days_alarm_nobody(store: ObjectStore, chat: Chat) -> Non
     assert watch(store, chat.channels, NOW).opened == ()
 
 
+def test_what_labels_show_is_found_weeks_later_and_not_gone_with_the_labels(
+    store: ObjectStore, chat: Chat
+) -> None:
+    def scored(back: int, *, labels: int, wrong: bool = False) -> None:
+        found = [finding("performance:mape", from_labels=True)] if wrong else []
+        publish(store, report(day(back), *found, kind="performance", labels=labels))
+
+    for back in range(1, 25):
+        scored(back, labels=0)
+    assert watch(store, chat.channels, NOW).opened == ()
+    scored(20, labels=500, wrong=True)
+    assert [alert.cause for alert in watch(store, chat.channels, NOW).opened] == ["performance:mape"]
+    # A few labels show nothing, and two days that have enough of them are what it takes.
+    for back, labels, opened in ((19, 40, 1), (18, 500, 1), (17, 500, 0)):
+        scored(back, labels=labels)
+        assert len(watch(store, chat.channels, NOW).opened) == opened
+    assert titles(chat.texts) == [
+        "*housing-price-api: performance:mape opened*",
+        "*housing-price-api: performance:mape closed*",
+    ]
+
+
+def test_what_needs_no_labels_is_found_on_the_newest_day(store: ObjectStore, chat: Chat) -> None:
+    publish(
+        store, report(day(9), finding("performance:mape", from_labels=True), kind="performance", labels=500)
+    )
+    publish(store, report(day(3), finding("performance:price_spread"), kind="performance"))
+    for back in (2, 1):
+        assert len(watch(store, chat.channels, NOW).opened) == 2
+        publish(store, report(day(back), kind="performance"))
+    assert [alert.cause for alert in watch(store, chat.channels, NOW).opened] == ["performance:mape"]
+
+
 def test_a_damaged_report_is_named_and_the_others_are_looked_at(store: ObjectStore, chat: Chat) -> None:
     publish(store, report(day(5), finding("performance:mape"), kind="performance"))
     store.write(report_name("drift", day(1)), b'{"day": "2026-11-25"}')

@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 from housing_assets.monitoring.findings import Report
+from housing_assets.monitoring.recent_reports import RecentReports
 from housing_assets.retraining import COOL_DOWN, Cause, Decision, Retraining, causes_of, decide
 from housing_assets_tests.alerts.reports import NOW, day, finding, report
 
@@ -19,8 +20,8 @@ def said(causes: list[Cause], *trainings: Retraining, now: datetime = NOW) -> st
     return "train: " + ", ".join(decision.causes) if isinstance(decision, Decision) else decision
 
 
-def causes(*reports: Report) -> list[Cause]:
-    return causes_of(reports)
+def causes(*newest: Report) -> list[Cause]:
+    return causes_of([RecentReports(one.kind, (one,)) for one in newest])
 
 
 def test_critical_findings_that_a_training_would_help_are_causes() -> None:
