@@ -91,7 +91,7 @@ def exporter(
 
     settings = load_settings()
     try:
-        serve_metrics(settings, host)
+        serve_metrics(settings, host, lambda url: console.print(f"{url} answers; stop: Ctrl-C"))
     except ExporterError as error:
         fail(str(error))
 

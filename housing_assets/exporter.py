@@ -102,8 +102,13 @@ def _alert_metrics(book: AlertBook) -> list[GaugeMetricFamily]:
     return [opened, pending]
 
 
-def serve_metrics(settings: Settings, host: str) -> None:
+def serve_metrics(settings: Settings, host: str, started: Callable[[str], None]) -> None:
     """Answer scrapes until SIGTERM or SIGINT.
+
+    Args:
+        settings: the deployment.
+        host: the address to listen on.
+        started: called with the address of the metrics when it answers.
 
     Raises:
         ExporterError: the port is taken.
@@ -122,7 +127,7 @@ def serve_metrics(settings: Settings, host: str) -> None:
             f"port {settings.exporter_port} cannot be used ({error.strerror}): stop what uses it, or set "
             "HOUSING_EXPORTER_PORT to a free one"
         ) from error
-    logger.info("metrics of %s at http://%s:%d/metrics", root, host, settings.exporter_port)
+    started(f"http://{host}:{settings.exporter_port}/metrics")
     stopped.wait()
     server.shutdown()
     thread.join()

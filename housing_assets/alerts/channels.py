@@ -80,7 +80,8 @@ class LogChannel:
 
     def send(self, message: Message) -> None:
         """One record for each message."""
-        level = {"critical": logging.ERROR, "warning": logging.WARNING, None: logging.INFO}[message.severity]
+        # Also what is over: processes that set up no logging show nothing below a warning.
+        level = logging.ERROR if message.severity == "critical" else logging.WARNING
         logger.log(level, "%s\n%s", message.title, message.body)
 
 
