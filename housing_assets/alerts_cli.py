@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from housing_assets.settings import Settings
@@ -35,7 +36,7 @@ def open_alerts(context: typer.Context) -> None:
     for box in book.outboxes:
         console.print(
             f"[yellow]{box.channel}[/] is still to be told {len(box.notices)} change(s)"
-            + (f"; attempt {box.attempts} failed: {box.problem}" if box.problem else ""),
+            + (f"; attempt {box.attempts} failed: {escape(box.problem)}" if box.problem else ""),
             soft_wrap=True,
         )
     if any(alert.severity == "critical" for alert in book.opened):
@@ -73,7 +74,7 @@ def test() -> None:
                 deliver(channel, trial_message())
         except DeliveryFailed as error:
             failed = True
-            console.print(f"[red]{name}[/] {error}", soft_wrap=True)
+            console.print(f"[red]{name}[/] {escape(str(error))}", soft_wrap=True)
         else:
             console.print(f"[green]{name}[/] has taken a test message")
     if failed:
@@ -87,13 +88,13 @@ def _table(alerts: "Sequence[Alert]") -> Table:
         closed = f"\nclosed {alert.closed_at:%Y-%m-%d %H:%M}" if alert.closed_at else ""
         table.add_row(
             f"[{colour}]{alert.severity}[/]",
-            alert.cause,
+            escape(alert.cause),
             f"{alert.first_day}",
             f"{alert.last_day}{closed}",
             f"{alert.value:.4g}",
             f"{alert.threshold:.4g}",
-            alert.text,
-            alert.action,
+            escape(alert.text),
+            escape(alert.action),
         )
     return table
 

@@ -140,18 +140,22 @@ def train_on_new_snapshot(
         )
     known = read_cursor(context.cursor, location)
     found = published(location, SNAPSHOTS.get_partition_keys(), known or {})
-    cursor = write_cursor(location, {**(known or {}), **found})
-    if not found:
-        return dg.SkipReason(f"no snapshot is published at {location} yet")
-    newest = max({**(known or {}), **found})
+    seen = {**(known or {}), **found}
+    cursor = write_cursor(location, seen)
+    if not seen:
+        reason = f"no snapshot is published at {location} yet"
+        return dg.SensorResult(skip_reason=reason, cursor=cursor)
+    newest = max(seen)
     if known is None:
         # Older ones were there before this sensor was: a backfill takes them, if anyone wants them.
         chosen = [newest]
     else:
         chosen = [key for key in sorted(found) if key not in known or known[key].digest != found[key].digest]
+    if not chosen:
+        reason = f"nothing new at {location} since the last look; the newest is {newest}"
+        return dg.SensorResult(skip_reason=reason, cursor=cursor)
     requests = [snapshot_request(key, found[key], is_newest=key == newest) for key in chosen]
-    reason = None if requests else f"nothing new at {location} since the last look; the newest is {newest}"
-    return dg.SensorResult(run_requests=requests, skip_reason=reason, cursor=cursor)
+    return dg.SensorResult(run_requests=requests, cursor=cursor)
 
 
 def snapshot_request(snapshot: str, content: Published, *, is_newest: bool) -> dg.RunRequest:

@@ -179,6 +179,18 @@ def test_of_what_was_there_before_only_the_newest_is_trained_on(
     assert ticks.tick(train_on_new_snapshot, source=source)[0] == []
 
 
+def test_what_appears_together_after_an_empty_look_is_all_new(
+    ticks: Ticks, folder: Path, source: SourceResource
+) -> None:
+    ticks.tick(train_on_new_snapshot, source=source)
+    for weeks in (2, 1):
+        put(folder, before(weeks))
+    assert asked(ticks.tick(train_on_new_snapshot, source=source)[0]) == [
+        ("data_job", before(2)),
+        ("training_job", before(1)),
+    ]
+
+
 def test_a_late_snapshot_is_stored_and_makes_no_model(
     ticks: Ticks, folder: Path, source: SourceResource
 ) -> None:

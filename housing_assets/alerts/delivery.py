@@ -6,7 +6,7 @@ between a delivery and the note that it was made has it made once more: that is 
 
 import logging
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -50,9 +50,13 @@ def deliver_outboxes(books: AlertBookStore, channels: Mapping[str, Channel], now
         return []
     books.write(stored.book.with_outboxes(*(_claimed(box, now) for box in due)), stored)
     with ThreadPoolExecutor(len(due)) as pool:
-        outcomes = list(pool.map(lambda box: _deliver(channels[box.channel], box), due))
-    _settle(books, outcomes)
-    return outcomes
+        begun = [pool.submit(_deliver, channels[box.channel], box) for box in due]
+        outcomes = []
+        # One after the other as they end: a channel that hangs must not cost the others their note.
+        for delivery in as_completed(begun):
+            outcomes.append(delivery.result())
+            _settle(books, outcomes[-1])
+    return sorted(outcomes, key=lambda outcome: outcome.channel)
 
 
 def _is_due(box: Outbox, now: datetime) -> bool:
@@ -82,18 +86,14 @@ def _deliver(channel: Channel, box: Outbox) -> Outcome:
     wait=wait_random(0.05, 0.5),
     reraise=True,
 )
-def _settle(books: AlertBookStore, outcomes: list[Outcome]) -> None:
-    """Note what was delivered; what came in meanwhile stays."""
-    books.change(lambda book: _settled(book, outcomes))
+def _settle(books: AlertBookStore, outcome: Outcome) -> None:
+    """Note what came of a delivery; what is to be told since then stays."""
+    books.change(lambda book: _settled(book, outcome))
 
 
-def _settled(book: AlertBook, outcomes: list[Outcome]) -> AlertBook:
-    boxes = []
-    for outcome in outcomes:
-        box = book.outbox(outcome.channel)
-        if outcome.problem is not None:
-            boxes.append(box.model_copy(update={"problem": outcome.problem}))
-            continue
-        left = tuple(notice for notice in box.notices if notice not in outcome.notices)
-        boxes.append(Outbox(channel=box.channel, notices=left))
-    return book.with_outboxes(*boxes)
+def _settled(book: AlertBook, outcome: Outcome) -> AlertBook:
+    box = book.outbox(outcome.channel)
+    if outcome.problem is not None:
+        return book.with_outboxes(box.model_copy(update={"problem": outcome.problem}))
+    left = tuple(notice for notice in box.notices if notice not in outcome.notices)
+    return book.with_outboxes(Outbox(channel=box.channel, notices=left))

@@ -20,6 +20,7 @@ from housing_assets.storage import LocalStore, ObjectStore, open_store
 from housing_assets_tests.alerts.mail_server import mail_server
 from housing_assets_tests.alerts.reports import NOW, day, finding, publish, report
 from housing_assets_tests.conftest import free_port
+from housing_assets_tests.running_stack import wait_for
 from housing_assets_tests.scripted_http import ScriptedHandler, ScriptedServer, answer, scripted_server
 
 
@@ -190,6 +191,33 @@ def test_what_comes_in_during_a_delivery_is_kept(store: ObjectStore) -> None:
         "housing-price-api: drift:median_income opened",
         "housing-price-api: drift:latitude opened",
     ]
+
+
+def test_a_channel_that_hangs_does_not_cost_the_others_their_note(store: ObjectStore, chat: Chat) -> None:
+    def hang(_: Message) -> None:
+        wait_for("the other channel's note", lambda: left() == ["hung"], 20)
+
+    def left() -> list[str]:
+        return [box.channel for box in AlertBookStore(store).read().book.outboxes]
+
+    publish(store, report(day(1), finding("drift:median_income")))
+    both = {"hung": FakeChannel("hung", hang), **chat.channels}
+    assert [outcome.problem for outcome in watch(store, both, NOW).delivered] == [None, None]
+    assert (len(chat.texts), left()) == (1, [])
+
+
+def test_what_a_process_that_died_had_begun_is_delivered_by_the_next(store: ObjectStore, chat: Chat) -> None:
+    def die(_: Message) -> None:
+        raise KeyboardInterrupt
+
+    publish(store, report(day(1), finding("drift:median_income")))
+    with pytest.raises(KeyboardInterrupt):
+        watch(store, {"webhook": FakeChannel("webhook", die)}, NOW)
+    # It may still be at it.
+    assert watch(store, chat.channels, NOW + FIRST_RETRY / 2).delivered == ()
+    watch(store, chat.channels, NOW + FIRST_RETRY)
+    watch(store, chat.channels, NOW + 10 * LONGEST_RETRY)
+    assert titles(chat.texts) == ["*housing-price-api: drift:median_income opened*"]
 
 
 def test_a_defect_of_one_channel_is_noted_and_does_not_undo_the_others(

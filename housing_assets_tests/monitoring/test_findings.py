@@ -64,6 +64,7 @@ def test_a_report_finds_only_what_its_kind_looks_for() -> None:
         ("text", ""),
         ("action", ""),
         ("retrain", "yes"),
+        ("from_labels", "yes"),
     ],
 )
 def test_a_finding_that_says_nothing_usable_is_refused(field: str, value: object) -> None:
