@@ -10,6 +10,7 @@ import pytest
 import requests
 
 from housing_assets.alerts.book import AlertBookStore
+from housing_assets.alerts.resource import AlertsResource
 from housing_assets.definitions import build_definitions
 from housing_assets.deployments import build_resources
 from housing_assets.jobs import training_job
@@ -22,6 +23,7 @@ from housing_assets.settings import Settings
 from housing_assets.sources import SourceMissing
 from housing_assets.storage import LocalStore
 from housing_assets_tests.alerts.reports import finding, publish, report
+from housing_assets_tests.scripted_http import scripted_server
 
 YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).date()
 NEWEST = latest_snapshot()
@@ -83,6 +85,17 @@ def test_the_alert_sensor_says_what_is_open(ticks: Ticks) -> None:
         assert ticks.tick(raise_alerts) == ([], "2 open: drift:median_income, drift:latitude")
     book = AlertBookStore(ticks.store).read().book
     assert (len(book.opened), book.outboxes) == (2, ())
+
+
+def test_what_is_not_delivered_is_said(ticks: Ticks) -> None:
+    publish(ticks.store, report(YESTERDAY, finding("drift:median_income")))
+    with scripted_server() as chat:
+        storage = build_resources(ticks.settings)["storage"]
+        alerts = AlertsResource(storage=storage, webhook_url=chat.url)
+        assert ticks.tick(raise_alerts, alerts=alerts)[1] == (
+            "1 open: drift:median_income; not delivered by webhook (the webhook answered 404 Not Found: "
+            "check HOUSING_ALERT_WEBHOOK_URL)"
+        )
 
 
 def test_a_damaged_report_fails_the_tick_by_name(ticks: Ticks) -> None:

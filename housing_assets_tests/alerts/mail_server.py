@@ -39,7 +39,9 @@ class Mailbox:
 class MailServer(Controller):
     """The server; `mailbox` has what was sent to it."""
 
-    def __init__(self, port: int, login: tuple[str, str] | None, tls: SSLContext | None) -> None:
+    def __init__(
+        self, port: int, login: tuple[str, str] | None, starttls: SSLContext | None, tls: SSLContext | None
+    ) -> None:
         self.mailbox = Mailbox()
 
         def check(*arguments: object) -> AuthResult:
@@ -52,8 +54,9 @@ class MailServer(Controller):
             self.mailbox,
             hostname="127.0.0.1",
             port=port,
-            tls_context=tls,
-            require_starttls=tls is not None,
+            ssl_context=tls,
+            tls_context=starttls,
+            require_starttls=starttls is not None,
             authenticator=check if login else None,
             auth_required=login is not None,
             auth_require_tls=False,
@@ -62,10 +65,13 @@ class MailServer(Controller):
 
 @contextmanager
 def mail_server(
-    port: int, login: tuple[str, str] | None = None, tls: SSLContext | None = None
+    port: int,
+    login: tuple[str, str] | None = None,
+    starttls: SSLContext | None = None,
+    tls: SSLContext | None = None,
 ) -> Iterator[MailServer]:
     """A running server."""
-    server = MailServer(port, login, tls)
+    server = MailServer(port, login, starttls, tls)
     server.start()
     try:
         yield server

@@ -192,20 +192,22 @@ def test_starttls_is_not_given_up_when_the_server_has_none() -> None:
 def test_a_certificate_that_nobody_vouches_for_is_refused(tls_files: tuple[Path, Path]) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*tls_files)
-    with mail_server(free_port(), tls=context) as server:
+    with mail_server(free_port(), starttls=context) as server:
         with pytest.raises(DeliveryFailed, match=r"certificate verify failed.*SMTP_SECURITY"):
             deliver(email(server, security="starttls"), MESSAGE)
         assert server.mailbox.mails == []
 
 
-def test_starttls_with_a_trusted_certificate_delivers(
-    tls_files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+def test_a_trusted_certificate_is_taken(
+    tls_files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, security: str
 ) -> None:
+    # Both the program's and aiosmtpd's own look at whether the server has started.
     monkeypatch.setenv("SSL_CERT_FILE", str(tls_files[0]))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*tls_files)
-    with mail_server(free_port(), tls=context) as server:
-        deliver(email(server, security="starttls"), MESSAGE)
+    with mail_server(free_port(), **{security: context}) as server:
+        deliver(email(server, security=security), MESSAGE)
         assert len(server.mailbox.mails) == 1
 
 
