@@ -1,4 +1,4 @@
-"""The `housing` command: demo, train, serve, up, down, status, release."""
+"""The `housing` command: demo, train, serve, up, down, status, release, alerts, exporter."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from housing_assets import release_cli
+from housing_assets import alerts_cli, release_cli
 from housing_assets.settings import Settings
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.add_typer(release_cli.app)
+app.add_typer(alerts_cli.app)
 console = Console()
 
 SnapshotOption = Annotated[
@@ -79,6 +80,20 @@ def serve() -> None:
     """Answer price requests on PORT with the newest model of the storage root."""
     load_settings()
     os.execv(sys.executable, [sys.executable, "-m", "housing_serving"])  # noqa: S606
+
+
+@app.command()
+def exporter(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 in a container.")] = "127.0.0.1",
+) -> None:
+    """Tell Prometheus on HOUSING_EXPORTER_PORT what monitoring found and which alerts are open."""
+    from housing_assets.exporter import ExporterError, serve_metrics  # noqa: PLC0415  (a second to import)
+
+    settings = load_settings()
+    try:
+        serve_metrics(settings, host, lambda url: console.print(f"{url} answers; stop: Ctrl-C"))
+    except ExporterError as error:
+        fail(str(error))
 
 
 @app.command()

@@ -9,8 +9,10 @@ import dagster as dg
 
 from housing_assets import assets
 from housing_assets.deployments import build_executor, build_resources
-from housing_assets.jobs import deployment_job, monitoring_job, release_job, training_job
+from housing_assets.freshness import with_freshness
+from housing_assets.jobs import data_job, deployment_job, monitoring_job, release_job, training_job
 from housing_assets.late_files import monitor_late_files
+from housing_assets.monitoring_sensors import MONITORING_SENSORS
 from housing_assets.release_sensors import RELEASE_SENSORS
 from housing_assets.schedules import daily_monitoring, weekly_training
 from housing_assets.sensors import SENSORS
@@ -22,11 +24,14 @@ def build_definitions(
 ) -> dg.Definitions:
     """The whole code location for one deployment."""
     return dg.Definitions(
-        assets=dg.load_assets_from_package_module(assets),
+        assets=[
+            with_freshness(one) if isinstance(one, dg.AssetsDefinition) else one
+            for one in dg.load_assets_from_package_module(assets)
+        ],
         asset_checks=dg.load_asset_checks_from_package_module(assets),
-        jobs=[training_job, deployment_job, release_job, monitoring_job],
+        jobs=[training_job, data_job, deployment_job, release_job, monitoring_job],
         schedules=[weekly_training, daily_monitoring],
-        sensors=[*SENSORS, *RELEASE_SENSORS, monitor_late_files],
+        sensors=[*SENSORS, *RELEASE_SENSORS, *MONITORING_SENSORS, monitor_late_files],
         resources={**build_resources(settings), **(resource_overrides or {})},
         executor=build_executor(settings),
     )

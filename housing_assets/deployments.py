@@ -3,6 +3,7 @@
 import dagster as dg
 from dagster_gcp import GCSResource
 
+from housing_assets.alerts.resource import AlertsResource
 from housing_assets.deployment.resource import DeploymentResource
 from housing_assets.io_managers import HousingIOManager
 from housing_assets.registry import RegistryResource
@@ -46,6 +47,13 @@ def build_resources(settings: Settings) -> dict[str, object]:
             canary_seconds=settings.canary_window_seconds,
             canary_min_requests=settings.canary_min_requests,
             canary_promote_when_quiet=settings.canary_promote_when_quiet,
+        ),
+        "alerts": AlertsResource(
+            storage=storage,
+            **settings.alerts,
+            # By name, as above.
+            webhook_url=dg.EnvVar("HOUSING_ALERT_WEBHOOK_URL") if settings.alert_webhook_url else None,
+            smtp_password=dg.EnvVar("SMTP_PASSWORD") if settings.smtp_password else None,
         ),
         "registry": RegistryResource(
             tracking_uri=settings.tracking_uri, model_name=settings.mlflow_model_name

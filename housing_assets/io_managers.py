@@ -1,11 +1,18 @@
 """The IO manager: every asset's value at its readable object name, on a folder or in a bucket."""
 
+from hashlib import sha256
+from pathlib import PurePosixPath
+
 import dagster as dg
 
 from housing_assets.formats import decode, encode
 from housing_assets.resources import StorageResource
 from housing_assets.snapshot_asset import OBJECT_KEY
+from housing_assets.storage import ObjectConflict, ObjectMissing, ObjectStore
 from housing_assets.tracking import final, finish_step
+
+# Models were trained on it: it is never overwritten without a copy.
+KEPT = "data/"
 
 
 class HousingIOManager(dg.ConfigurableIOManager):
@@ -18,7 +25,10 @@ class HousingIOManager(dg.ConfigurableIOManager):
         name = object_name(context)
         key = (context.run_id, context.asset_key.to_user_string())
         try:
-            stored = self.storage.store().write(name, encode(name, obj))
+            store, data = self.storage.store(), encode(name, obj)
+            if name.startswith(KEPT):
+                keep_replaced(store, name, data)
+            stored = store.write(name, data)
         except Exception as error:
             finish_step(*key, None)
             raise final(error) from error
@@ -40,6 +50,28 @@ class HousingIOManager(dg.ConfigurableIOManager):
             return decode(name, self.storage.store().read(name))
         except Exception as error:
             raise final(error) from error
+
+
+def keep_replaced(store: ObjectStore, name: str, data: bytes) -> None:
+    """Copy what these bytes are about to replace to `kept_name`, once; the same bytes replace nothing."""
+    try:
+        old = store.read(name)
+    except ObjectMissing:
+        return
+    digest = sha256(old).hexdigest()
+    if digest == sha256(data).hexdigest():
+        return
+    try:
+        store.write(kept_name(name, digest), old, if_absent=True)
+    except ObjectConflict:
+        # These very bytes were replaced, and kept, before.
+        return
+
+
+def kept_name(name: str, digest: str) -> str:
+    """Where an object lies after it was replaced, by the sha256 that its asset's metadata names."""
+    folder, _, file = name.rpartition("/")
+    return f"{folder}/replaced/{digest}{PurePosixPath(file).suffix}"
 
 
 def object_name(context: dg.OutputContext, snapshot: str | None = None) -> str:

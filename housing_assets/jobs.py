@@ -20,6 +20,13 @@ training_job = dg.define_asset_job(
     tags={"housing/kind": "training"},
 )
 
+data_job = dg.define_asset_job(
+    "data_job",
+    selection=dg.AssetSelection.groups("data"),
+    description="The data assets of one weekly snapshot alone, such as of one that was published late.",
+    tags={"housing/kind": "data"},
+)
+
 deployment_job = dg.define_asset_job(
     "deployment_job",
     selection=dg.AssetSelection.assets("api_deployment"),

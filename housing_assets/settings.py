@@ -94,10 +94,21 @@ class Settings(BaseSettings):
     canary_seconds: float | None = Field(None, gt=0, validation_alias="HOUSING_CANARY_SECONDS")
     canary_min_requests: int = Field(50, ge=1, validation_alias="HOUSING_CANARY_MIN_REQUESTS")
     canary_promote_when_quiet: bool = Field(True, validation_alias="HOUSING_CANARY_PROMOTE_WHEN_QUIET")
+    # Who is told of alerts, beside the log.
+    alert_webhook_url: SecretStr | None = Field(None, validation_alias="HOUSING_ALERT_WEBHOOK_URL")
+    alert_email_to: str | None = Field(None, validation_alias="HOUSING_ALERT_EMAIL_TO")
+    alert_email_from: str | None = Field(None, validation_alias="HOUSING_ALERT_EMAIL_FROM")
+    alert_wandb: bool = Field(False, validation_alias="HOUSING_ALERT_WANDB")
+    smtp_host: str | None = Field(None, validation_alias="SMTP_HOST")
+    smtp_port: int = Field(587, ge=1, le=65535, validation_alias="SMTP_PORT")
+    smtp_security: Literal["starttls", "tls", "plain"] = Field("starttls", validation_alias="SMTP_SECURITY")
+    smtp_username: str | None = Field(None, validation_alias="SMTP_USERNAME")
+    smtp_password: SecretStr | None = Field(None, validation_alias="SMTP_PASSWORD")
     executor: Executor = Field(Executor.IN_PROCESS, validation_alias="HOUSING_EXECUTOR")
     port: int = Field(8080, ge=1, le=65535, validation_alias="PORT")
     dagster_port: int = Field(3000, ge=1, le=65535, validation_alias="DAGSTER_PORT")
     mlflow_port: int = Field(5000, ge=1, le=65535, validation_alias="MLFLOW_PORT")
+    exporter_port: int = Field(9109, ge=1, le=65535, validation_alias="HOUSING_EXPORTER_PORT")
 
     @classmethod
     def load(cls) -> Self:
@@ -128,9 +139,27 @@ class Settings(BaseSettings):
                 problems.append(f"HOUSING_DEPLOYMENT is not gcp: revisions read the bucket {needed_by}")
             if self.cloud_run_image is None:
                 problems.append(f"CLOUD_RUN_IMAGE is not set: set it to the service's image {needed_by}")
+        problems += self._alert_problems()
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _alert_problems(self) -> list[str]:
+        problems = []
+        url = self.alert_webhook_url.get_secret_value() if self.alert_webhook_url else None
+        if url is not None and not url.lower().startswith(("https://", "http://")):
+            problems.append("HOUSING_ALERT_WEBHOOK_URL is no http(s) address: set it to the webhook's")
+        if self.alert_email_to is not None and self.smtp_host is None:
+            problems.append(
+                "SMTP_HOST is not set: set it to the mail server (HOUSING_ALERT_EMAIL_TO needs it)"
+            )
+        if self.alert_email_to is None and self.smtp_host is not None:
+            problems.append("HOUSING_ALERT_EMAIL_TO is not set: set it to who gets mail from SMTP_HOST")
+        if (self.smtp_username is None) != (self.smtp_password is None):
+            problems.append("one of SMTP_USERNAME and SMTP_PASSWORD is not set: set both, or none of them")
+        if self.alert_wandb and self.wandb_api_key is None:
+            problems.append("WANDB_API_KEY is not set: set it to a key (HOUSING_ALERT_WANDB needs it)")
+        return problems
 
     def _placeholder_problems(self) -> list[str]:
         problems = []
@@ -186,6 +215,28 @@ class Settings(BaseSettings):
             "api_endpoint": self.cloud_run_api_endpoint,
         }
         return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def alerts(self) -> dict[str, Any]:
+        """The values of `ChannelValues`, but for the secrets."""
+        return {
+            "email_to": self.alert_email_to,
+            "email_from": self.alert_email_from,
+            "smtp_host": self.smtp_host,
+            "smtp_port": self.smtp_port,
+            "smtp_security": self.smtp_security,
+            "smtp_username": self.smtp_username,
+            "wandb": self.alert_wandb,
+            "wandb_project": self.wandb_project,
+            "wandb_entity": self.wandb_entity,
+            "wandb_folder": str((self.home / "wandb").resolve()),
+        }
+
+    @property
+    def alert_secrets(self) -> dict[str, Any]:
+        """The secrets among the values of `ChannelValues`, as far as they are set."""
+        secrets = {"webhook_url": self.alert_webhook_url, "smtp_password": self.smtp_password}
+        return {name: secret.get_secret_value() for name, secret in secrets.items() if secret is not None}
 
     @property
     def api_key(self) -> str | None:

@@ -1,12 +1,15 @@
 """The code location: what is in it, how it hangs together, and that deployments differ by values alone."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from housing_assets.definitions import build_definitions
 from housing_assets.deployments import build_executor, build_resources
+from housing_assets.freshness import POLICIES
 from housing_assets.instance import instance_config
 from housing_assets.partitions import DAYS, SNAPSHOTS, latest_snapshot
 from housing_assets.schedules import weekly_training
@@ -100,6 +103,23 @@ def test_every_asset_is_grouped_owned_and_described(definitions: dg.Definitions)
             assert spec.code_version, spec.key
             assert spec.kinds, spec.key
             assert spec.description and len(spec.description) > 40, spec.key
+
+
+def test_every_asset_but_the_deployment_has_a_freshness_policy(definitions: dg.Definitions) -> None:
+    policies = {
+        spec.key.to_user_string(): spec.freshness_policy
+        for definition in assets_of(definitions)
+        for spec in definition.specs
+    }
+    assert policies.pop("api_deployment") is None
+    assert {name: policy for name, policy in policies.items() if policy not in POLICIES.values()} == {}
+    assert policies["registered_model"] == POLICIES["training"]
+
+
+def test_the_daemon_judges_freshness(tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(instance_config(LOCAL)))
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert "FRESHNESS_DAEMON" in instance.get_required_daemon_types()
 
 
 def test_every_check_blocks(definitions: dg.Definitions) -> None:

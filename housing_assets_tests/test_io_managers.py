@@ -5,11 +5,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from housing_assets.assets.raw_housing import raw_housing
 from housing_assets.deployments import build_resources
-from housing_assets.io_managers import HousingIOManager
+from housing_assets.io_managers import HousingIOManager, keep_replaced, kept_name
 from housing_assets.mlflow_runs import mlflow_client
-from housing_assets.resources import StorageResource
+from housing_assets.resources import SourceResource, StorageResource
 from housing_assets.settings import Settings
+from housing_assets.sources import packaged_source
 from housing_assets.storage import (
     LocalStore,
     ObjectStore,
@@ -109,3 +111,37 @@ def test_a_stored_value_is_described_on_its_asset(settings: Settings) -> None:
     assert metadata["dagster/uri"].value == f"{settings.storage_root}/tiny/{SNAPSHOT}/second.json"
     assert metadata["size_bytes"].value == len(b'{\n  "sum": 3.0\n}\n')
     assert len(str(metadata["sha256"].value)) == 64
+
+
+RAW = f"data/01-raw/{SNAPSHOT}/housing.parquet"
+
+
+def test_what_a_new_content_replaces_is_kept_by_its_checksum(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    first = store.write(RAW, b"first")
+    for content in (b"first", b"second", b"first", b"second"):
+        keep_replaced(store, RAW, content)
+        second = store.write(RAW, content)
+    kept = [kept_name(RAW, stored.sha256) for stored in (first, second)]
+    assert kept[0] == f"data/01-raw/{SNAPSHOT}/replaced/{first.sha256}.parquet"
+    assert store.list() == sorted([RAW, *kept])
+    assert [store.read(name) for name in (RAW, *kept)] == [b"second", b"first", b"second"]
+
+
+def test_a_republished_snapshot_leaves_what_was_trained_on(settings: Settings, tmp_path: Path) -> None:
+    published = tmp_path / f"{SNAPSHOT}.csv"
+    lines = packaged_source().data.splitlines(keepends=True)
+    store = LocalStore(settings.storage_root)
+    resources = {
+        **build_resources(settings),
+        "source": SourceResource(location=f"{tmp_path}/{{snapshot}}.csv"),
+    }
+    digests = []
+    for rows in (200, 300, 300):
+        published.write_bytes(b"".join(lines[: rows + 1]))
+        result = dg.materialize([raw_housing], partition_key=SNAPSHOT, resources=resources)
+        [event] = result.asset_materializations_for_node("raw_housing")
+        digests.append(str(event.metadata["sha256"].value))
+    assert digests[0] != digests[1] == digests[2]
+    assert store.list("data/") == [RAW, kept_name(RAW, digests[0])]
+    store.read(kept_name(RAW, digests[0]), expected_sha256=digests[0])

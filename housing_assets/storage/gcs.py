@@ -126,6 +126,16 @@ class GcsStore:
             blobs = list(self._client.list_blobs(self._name, prefix=prefix, **self._call))
         return sorted(str(blob.name) for blob in blobs)
 
+    def checksums(self, prefix: str = "") -> dict[str, str]:
+        """What the server says of the content of all objects whose name starts with the prefix, by name.
+
+        It is the MD5, or the CRC32C of an object that was composed; equal content has the same.
+        """
+        checked_name(prefix, prefix=True)
+        with self._errors(f"{self.root}/{prefix}"):
+            blobs = list(self._client.list_blobs(self._name, prefix=prefix, **self._call))
+        return {str(blob.name): str(blob.md5_hash or blob.crc32c) for blob in blobs}
+
     def write(
         self, name: str, data: bytes, *, if_absent: bool = False, if_generation: int | None = None
     ) -> StoredObject:

@@ -1,0 +1,1 @@
+"""Alerts: one for each cause that monitoring finds, told once, closed when it is gone."""

@@ -1,0 +1,1 @@
+"""Tests of alerts: rules, channels, delivery, command."""
