@@ -71,9 +71,7 @@ class Scale:
 
 
 # Fewer rows where a fit is slow: the whole run shall end within minutes.
-FULL = Scale(
-    12_000, None, None, 8_000, published.FULL, serving.FULL, releasing.FULL, monitoring.FULL
-)
+FULL = Scale(12_000, None, None, 8_000, published.FULL, serving.FULL, releasing.FULL, monitoring.FULL)
 QUICK = Scale(
     *4 * (QUICK_ROWS,),
     published.QUICK,

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from housing_assets.alerts.book import AlertBook, AlertBookStore, AlertBookUnreadable
 from housing_assets.monitoring.findings import Report
-from housing_assets.monitoring.recent_reports import RecentReports, recent_reports
+from housing_assets.recent_reports import RecentReports, recent_reports
 from housing_assets.settings import Settings
 from housing_assets.storage import ObjectStore, StorageError, open_store
 

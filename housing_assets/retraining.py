@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from hashlib import sha256
 
-from housing_assets.monitoring.recent_reports import MAX_AGE_DAYS, RecentReports
+from housing_assets.recent_reports import MAX_AGE_DAYS, RecentReports
 
 # A cause that led to a training rests until there is a new snapshot: the same rows would give the same model.
 COOL_DOWN = timedelta(days=7)

@@ -11,7 +11,7 @@ from typing import Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from housing_assets.monitoring.findings import Finding, Kind, Severity
-from housing_assets.monitoring.recent_reports import Evidence
+from housing_assets.recent_reports import Evidence
 from housing_assets.storage import ObjectConflict, ObjectMissing, ObjectStore
 
 ALERT_BOOK = "monitoring/alerts.json"

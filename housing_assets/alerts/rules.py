@@ -6,7 +6,7 @@ from datetime import datetime
 
 from housing_assets.alerts.book import MAX_CLOSED, Alert, AlertBook, Notice, Outbox
 from housing_assets.monitoring.findings import Finding, Report
-from housing_assets.monitoring.recent_reports import RecentReports
+from housing_assets.recent_reports import RecentReports
 
 
 @dataclass(frozen=True)

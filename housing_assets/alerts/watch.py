@@ -8,7 +8,7 @@ from housing_assets.alerts.book import Alert, AlertBookStore
 from housing_assets.alerts.channels import Channel
 from housing_assets.alerts.delivery import Outcome, deliver_outboxes
 from housing_assets.alerts.rules import AlertRules, apply_reports
-from housing_assets.monitoring.recent_reports import recent_reports
+from housing_assets.recent_reports import recent_reports
 from housing_assets.storage import ObjectStore
 
 RULES = AlertRules()

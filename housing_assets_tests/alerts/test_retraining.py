@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from housing_assets.monitoring.findings import Report
-from housing_assets.monitoring.recent_reports import RecentReports
+from housing_assets.recent_reports import RecentReports
 from housing_assets.retraining import COOL_DOWN, Cause, Decision, Retraining, causes_of, decide
 from housing_assets_tests.alerts.reports import NOW, day, finding, report
 

@@ -6,7 +6,7 @@ from datetime import date
 from housing_assets.alerts.book import MAX_CLOSED, AlertBook
 from housing_assets.alerts.rules import AlertRules, apply_reports
 from housing_assets.monitoring.findings import Finding, Report
-from housing_assets.monitoring.recent_reports import RecentReports
+from housing_assets.recent_reports import RecentReports
 from housing_assets_tests.alerts.reports import NOW, day, finding, report
 
 RULES = AlertRules()
