@@ -9,8 +9,8 @@ import dagster as dg
 from housing_assets.alerts.book import AlertBookConflict
 from housing_assets.alerts.resource import AlertsResource
 from housing_assets.jobs import data_job, training_job
-from housing_assets.recent_reports import recent_reports
 from housing_assets.partitions import SNAPSHOTS, latest_snapshot
+from housing_assets.recent_reports import recent_reports
 from housing_assets.resources import SourceResource, StorageResource
 from housing_assets.retraining import (
     BECAUSE_TAG,
