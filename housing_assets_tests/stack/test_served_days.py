@@ -1,6 +1,6 @@
 """Days of traffic through the real service, backfilled as one range as the UI does: every row once.
 
-`HOUSING_MONITORED_DAYS=30` makes it the 300,000 predictions of a month.
+`HOUSING_MONITORED_DAYS` is their number: 30 are the 300,000 predictions of a month, and take six minutes.
 """
 
 import os
@@ -23,7 +23,7 @@ from housing_assets_tests.running_stack import Stack, wait_for
 from housing_assets_tests.serving.running_service import RunningService, running_service
 from housing_assets_tests.stack.conftest import LAUNCH_BACKFILL
 
-DAYS = int(os.environ.get("HOUSING_MONITORED_DAYS", "1"))
+DAYS = int(os.environ.get("HOUSING_MONITORED_DAYS", "0"))
 FIRST = date(2026, 3, 2)
 ASSETS = ("prediction_log", "drift_report", "performance_report")
 # Of each day: some large requests and many small ones.
@@ -125,6 +125,7 @@ def stored(stack: Stack) -> dict[str, bytes]:
     return {name: store.read(name) for name in kept}
 
 
+@pytest.mark.skipif(not DAYS, reason="takes minutes: set HOUSING_MONITORED_DAYS")
 @pytest.mark.timeout(300 + 240 * DAYS)
 def test_every_answer_is_in_exactly_one_partition_and_a_second_backfill_changes_nothing(
     stack: Stack, traffic: Traffic
