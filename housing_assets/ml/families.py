@@ -64,8 +64,8 @@ GRIDS: Mapping[str, Mapping[str, Grid]] = {
             "max_features": ["sqrt"],
         },
         "GradientBoosting": {
-            "n_estimators": [60],
-            "learning_rate": [0.3],
+            "n_estimators": [100],
+            "learning_rate": [0.2],
             "max_depth": [6],
             "min_samples_split": [2],
             "min_samples_leaf": [1],
