@@ -81,7 +81,7 @@ def run_config(stack: Stack) -> dict[str, Any]:
         "raw_housing": {"location": str(stack.folder / "block groups {snapshot}.csv")},
         "imputer": {"strategy": "median"},
         "preprocessing_pipeline": {"scan_largest_k": 3},
-        "model_selection": {"families": ["GradientBoosting"], "n_folds": 2},
+        "model_selection": {"families": ["RandomForest"], "n_folds": 2},
         "sweep_result": {"n_trials": 1, "n_folds": 2},
         "registered_model": {
             "n_folds": 2,
