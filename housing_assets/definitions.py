@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import dagster as dg
 
 from housing_assets import assets
+from housing_assets.day_sensors import DAY_SENSORS
 from housing_assets.deployments import build_executor, build_resources
 from housing_assets.freshness import with_freshness
 from housing_assets.jobs import data_job, deployment_job, monitoring_job, release_job, training_job
-from housing_assets.late_files import monitor_late_files
 from housing_assets.monitoring_sensors import MONITORING_SENSORS
 from housing_assets.release_sensors import RELEASE_SENSORS
 from housing_assets.schedules import daily_monitoring, weekly_training
@@ -31,7 +31,7 @@ def build_definitions(
         asset_checks=dg.load_asset_checks_from_package_module(assets),
         jobs=[training_job, data_job, deployment_job, release_job, monitoring_job],
         schedules=[weekly_training, daily_monitoring],
-        sensors=[*SENSORS, *RELEASE_SENSORS, *MONITORING_SENSORS, monitor_late_files],
+        sensors=[*SENSORS, *RELEASE_SENSORS, *MONITORING_SENSORS, *DAY_SENSORS],
         resources={**build_resources(settings), **(resource_overrides or {})},
         executor=build_executor(settings),
     )

@@ -7,7 +7,7 @@ from housing_assets.alerts.resource import AlertsResource
 from housing_assets.deployment.resource import DeploymentResource
 from housing_assets.io_managers import HousingIOManager
 from housing_assets.registry import RegistryResource
-from housing_assets.resources import FeatureResource, SourceResource, StorageResource
+from housing_assets.resources import FeatureResource, MonitoringResource, SourceResource, StorageResource
 from housing_assets.settings import Executor, Settings
 from housing_assets.sweep_engines import SweepResource
 from housing_assets.tracking import TrackingResource
@@ -48,6 +48,7 @@ def build_resources(settings: Settings) -> dict[str, object]:
             canary_min_requests=settings.canary_min_requests,
             canary_promote_when_quiet=settings.canary_promote_when_quiet,
         ),
+        "monitoring": MonitoringResource(running_day_minutes=settings.monitoring_minutes),
         "alerts": AlertsResource(
             storage=storage,
             **settings.alerts,

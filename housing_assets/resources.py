@@ -44,6 +44,14 @@ class SourceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 DEFAULT_FEATURES = FeatureSettings()
 
 
+class MonitoringResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """How closely the service is watched."""
+
+    running_day_minutes: float = Field(
+        default=60.0, gt=0, description="From one look at the running day to the next."
+    )
+
+
 class FeatureResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Which features there are: the same for the comparison, the sweep and the registered model."""
 

@@ -94,6 +94,8 @@ class Settings(BaseSettings):
     canary_seconds: float | None = Field(None, gt=0, validation_alias="HOUSING_CANARY_SECONDS")
     canary_min_requests: int = Field(50, ge=1, validation_alias="HOUSING_CANARY_MIN_REQUESTS")
     canary_promote_when_quiet: bool = Field(True, validation_alias="HOUSING_CANARY_PROMOTE_WHEN_QUIET")
+    # How often the running day is looked at, once `monitor_running_day` is on.
+    monitoring_minutes: float = Field(60.0, validation_alias="HOUSING_MONITORING_MINUTES", gt=0)
     # Who is told of alerts, beside the log.
     alert_webhook_url: SecretStr | None = Field(None, validation_alias="HOUSING_ALERT_WEBHOOK_URL")
     alert_email_to: str | None = Field(None, validation_alias="HOUSING_ALERT_EMAIL_TO")

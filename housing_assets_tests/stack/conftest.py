@@ -60,7 +60,9 @@ def updates_images() -> bool:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Everything that `housing up` starts, in a folder with a space in its name."""
-    stack = Stack(tmp_path_factory.mktemp("running stack"), WEB_CONCURRENCY="4")
+    stack = Stack(
+        tmp_path_factory.mktemp("running stack"), WEB_CONCURRENCY="4", HOUSING_MONITORING_MINUTES="1"
+    )
     started = stack.housing("up")
     assert started.returncode == 0, started.stderr
     stack.answers_at_start = stack.answers()

@@ -1,13 +1,15 @@
-"""What comes in late: each day that it concerns is looked at again, once."""
+"""What comes in late, and what comes in today: each day that it concerns is looked at, once."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from housing_assets.day_sensors import WINDOW_DAYS, monitor_late_files, monitor_running_day
 from housing_assets.deployments import build_resources
-from housing_assets.late_files import WINDOW_DAYS, monitor_late_files
+from housing_assets.resources import MonitoringResource
 from housing_assets.settings import Settings
 from housing_assets.storage import LocalStore
 
@@ -77,3 +79,47 @@ def test_days_long_ago_are_left_alone(ticks: Ticks) -> None:
     ticks.tick()
     ticks.put("labels", WINDOW_DAYS + 1, "a.csv")
     assert ticks.tick() == []
+
+
+class RunningDay(Ticks):
+    """The same for the sensor of the running day."""
+
+    def tick(self) -> list[str]:
+        resources = {"storage": self.storage, "monitoring": MonitoringResource()}
+        with dg.build_sensor_context(cursor=self.cursor, resources=resources) as context:
+            result = monitor_running_day(context)
+        if isinstance(result, dg.SkipReason):
+            return [str(result.skip_message)]
+        assert isinstance(result, dg.SensorResult)
+        self.cursor = result.cursor
+        [request] = result.run_requests or []
+        assert str(request.run_key) not in self.keys
+        self.keys.add(str(request.run_key))
+        return [str(request.partition_key)]
+
+    def an_hour_later(self) -> None:
+        last = json.loads(str(self.cursor))
+        last["at"] = (datetime.fromisoformat(last["at"]) - timedelta(hours=1)).isoformat()
+        self.cursor = json.dumps(last)
+
+
+def test_the_running_day_is_looked_at_at_once_and_then_every_hour_that_brings_more(tmp_path: Path) -> None:
+    day = RunningDay(tmp_path)
+    assert "there are no predictions of" in day.tick()[0]
+    today = day.put("predictions", 0, "a.parquet")
+    assert day.tick() == [today]
+    day.put("predictions", 0, "b.parquet")
+    assert "not long ago" in day.tick()[0]
+    day.an_hour_later()
+    assert day.tick() == [today]
+    day.an_hour_later()
+    assert "there are no more predictions of" in day.tick()[0]
+
+
+def test_a_new_day_does_not_wait_for_the_hour_of_the_last(tmp_path: Path) -> None:
+    day = RunningDay(tmp_path)
+    today = day.put("predictions", 0, "a.parquet")
+    now = datetime.now(UTC)
+    yesterday = (now.date() - timedelta(days=1)).isoformat()
+    day.cursor = json.dumps({"day": yesterday, "files": "0", "at": now.isoformat()})
+    assert day.tick() == [today]
