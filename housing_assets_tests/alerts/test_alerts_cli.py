@@ -77,11 +77,11 @@ class AlertStandIn(WandbStandIn):
         super().__init__(server)
         self.alerts: list[dict[str, Any]] = []
 
-    def _graphql(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
         if operation == "NotifyScriptableRunAlert":
             self.alerts.append(variables)
             return {"notifyScriptableRunAlert": {"success": True}}
-        return super()._graphql(operation, variables)
+        return super().answer(operation, variables)
 
 
 def test_a_test_message_arrives_on_every_channel(tmp_path: Path) -> None:
