@@ -11,7 +11,7 @@ from typing import Self
 
 from housing_serving.explaining import Explaining
 from housing_serving.log_format import RequestLines
-from housing_serving.memory import return_free_memory
+from housing_serving.memory import keep_little_free, return_free_memory
 from housing_serving.metrics import Metrics
 from housing_serving.model_slot import ModelSlot
 from housing_serving.prediction_log import PredictionLog
@@ -43,6 +43,7 @@ class Service:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
         """Look for a model, follow the release and write the log; at the end, write what is buffered."""
+        keep_little_free()
         self._drain_before_the_end()
         self.log.start()
         filling = asyncio.create_task(self.slot.fill())
