@@ -169,7 +169,7 @@ def _serving(scale: Scale, repeats: int, progress: Console) -> None:
             found = serving.measure(training_rows(), repeats, tell, scale.serving)
     except MeasurementRefused as error:
         sys.exit(f"The service was not measured: {error}")
-    note = "One worker each, on one forest; the empty handler validates alike and has no model."
+    note = "One worker each, on one model; the empty handler validates alike and has no model."
     if not os.environ.get(MLSERVER_PYTHON):
         note += "\nMLServer is not installed here: see --help."
     seconds = time.perf_counter() - started
