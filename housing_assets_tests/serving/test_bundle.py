@@ -374,3 +374,8 @@ def test_an_interval_may_be_as_wide_as_a_model_says() -> None:
     assert (rich.upper - rich.price).tolist() == [40_000.0]
     poor = bundle.predict(columns_of({**INSTANCE, "median_income": 1.0}))
     assert (poor.upper - poor.price).tolist() == [15_000.0]
+    # A row alone takes another path through the same arithmetic.
+    both = bundle.predict(columns_of(INSTANCE, {**INSTANCE, "median_income": 1.0}))
+    for row, alone in enumerate((rich, poor)):
+        assert alone.lower.tobytes() == both.lower[row : row + 1].tobytes()
+        assert alone.upper.tobytes() == both.upper[row : row + 1].tobytes()
