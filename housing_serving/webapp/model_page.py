@@ -36,10 +36,10 @@ def show(visit: Visit) -> None:
     with left:
         st.header(texts.test_scores, anchor=False)
         _scores(texts, info)
+    with right:
         st.header(texts.monitoring_heading, anchor=False)
         if (monitoring := _asked(texts, api.monitoring)) is not None:
             _monitoring(texts, monitoring.reports)
-    with right:
         st.header(texts.history_heading, anchor=False)
         if (history := _asked(texts, api.releases)) is not None:
             _history(texts, history)
