@@ -248,7 +248,12 @@ class Settings(BaseSettings):
     @property
     def tracking_uri(self) -> str:
         """The MLflow tracking and registry URI: the server's, or the embedded SQLite store."""
-        return self.mlflow_tracking_uri or f"sqlite:///{(self.home / 'mlflow' / 'mlflow.db').resolve()}"
+        return self.mlflow_tracking_uri or f"sqlite:///{self.mlflow_database}"
+
+    @property
+    def mlflow_database(self) -> Path:
+        """The SQLite file of the embedded tracking, whether a server stands before it or not."""
+        return (self.home / "mlflow" / "mlflow.db").resolve()
 
     @property
     def dagster_home(self) -> Path:
