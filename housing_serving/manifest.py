@@ -12,7 +12,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from housing_serving.features import NUMERIC_FEATURES, FeatureSpec
 from housing_serving.neighbours import Neighbourhood
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 MANIFEST_FILE = "bundle.json"
 MODEL_FILE = "model.onnx"
 # The block groups whose prices are features, and the model of how far off a price may be; both optional.
@@ -124,7 +124,7 @@ class IntervalSpec(_Part):
 class BundleManifest(_Part):
     """Everything a bundle states about its model and its own files."""
 
-    format_version: Literal[2] = FORMAT_VERSION
+    format_version: Literal[3] = FORMAT_VERSION
     model_name: str
     model_version: Annotated[int, Field(ge=1)]
     algorithm: str

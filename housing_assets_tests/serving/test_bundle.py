@@ -36,7 +36,7 @@ from housing_serving.bundle import (
     sha256_hex,
 )
 from housing_serving.manifest import checksum
-from housing_serving.neighbours import FEATURES, TRAITS
+from housing_serving.neighbours import ALIKE_FEATURES, FEATURES, TRAITS
 
 # Of the example: 100,000 and 200,000 more above an income of 4.
 PRICE = 300_000.0
@@ -216,9 +216,9 @@ def test_a_truncated_file_is_noticed(tmp_path: Path) -> None:
 
 
 def test_future_format_is_refused_before_anything_else_is_read() -> None:
-    files = {"bundle.json": b'{"format_version": 3, "weights": "elsewhere"}'}
+    files = {"bundle.json": b'{"format_version": 4, "weights": "elsewhere"}'}
 
-    with pytest.raises(BundleFormatUnsupported, match=r"format version 3, this reader knows 2: upgrade"):
+    with pytest.raises(BundleFormatUnsupported, match=r"format version 4, this reader knows 3: upgrade"):
         opened(files)
 
 
@@ -231,7 +231,7 @@ def test_future_format_is_refused_before_anything_else_is_read() -> None:
         (b"[]", "states no format_version"),
         (b"{}", "states no format_version"),
         (b'{"format_version": "1"}', "states no format_version"),
-        (b'{"format_version": 2}', "does not match the sha256 it states of itself"),
+        (b'{"format_version": 3}', "does not match the sha256 it states of itself"),
     ],
 )
 def test_a_broken_manifest_is_named(data: bytes, message: str) -> None:
@@ -322,7 +322,7 @@ def block_groups_file(**changes: object) -> bytes:
 def with_block_groups(data: bytes) -> dict[str, bytes]:
     """A bundle whose model takes the features of neighbours as well."""
     preprocessing = PREPROCESSING.model_copy(update={"neighbours": True})
-    width = PREPROCESSING.spec().size + len(FEATURES)
+    width = PREPROCESSING.spec().size + len(FEATURES) + len(ALIKE_FEATURES)
     model = stump_model(width, PRICE_STUMPS)
     files = {"model.onnx": sha256_hex(model), "block_groups.npz": sha256_hex(data)}
     rewritten = bundle_files(preprocessing=preprocessing, files=files)
@@ -332,7 +332,10 @@ def with_block_groups(data: bytes) -> dict[str, bytes]:
 def test_a_bundle_prices_with_the_block_groups_nearby() -> None:
     bundle = Bundle.from_files(with_block_groups(block_groups_file()), origin="bundle")
     columns = columns_of(INSTANCE)
-    assert bundle.feature_matrix(columns).shape == (1, PREPROCESSING.spec().size + len(FEATURES))
+    assert bundle.feature_matrix(columns).shape == (
+        1,
+        PREPROCESSING.spec().size + len(FEATURES) + len(ALIKE_FEATURES),
+    )
     assert bundle.predict(columns).price.tolist() == [PRICE]
 
 
