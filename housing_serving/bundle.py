@@ -44,6 +44,7 @@ from housing_serving.manifest import (
     ImputerSpec,
     IntervalSpec,
     Preprocessing,
+    SegmentInterval,
     checksum,
 )
 from housing_serving.neighbours import TRAITS, Neighbourhood
@@ -68,6 +69,7 @@ __all__ = [
     "NotExplainable",
     "Predictions",
     "Preprocessing",
+    "SegmentInterval",
     "read_manifest",
     "sha256_hex",
 ]

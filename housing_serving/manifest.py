@@ -105,6 +105,17 @@ class ImputerSpec(_Part):
         return self
 
 
+class SegmentInterval(_Part):
+    """How intervals did on the test rows of one `ocean_proximity`."""
+
+    category: str
+    rows: Annotated[int, Field(ge=1)]
+    # Share of the prices that lay inside.
+    coverage: Annotated[float, Field(ge=0, le=1)]
+    # Dollars, on average.
+    width: Annotated[float, Field(ge=0)]
+
+
 class IntervalSpec(_Part):
     """A price's interval: from `price + lower_offset` (never below zero) to `price + upper_offset`.
 
@@ -119,6 +130,7 @@ class IntervalSpec(_Part):
     least_spread: Annotated[float, Field(ge=0)] = 0.0
     # Dollars; no interval reaches further, unless its price does.
     highest: Annotated[float, Field(gt=0)] | None = None
+    segments: tuple[SegmentInterval, ...] = ()
 
 
 class BundleManifest(_Part):
