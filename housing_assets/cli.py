@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from housing_assets import alerts_cli, release_cli
+from housing_assets import alerts_cli, predict_cli, release_cli
 from housing_assets.settings import Settings
 
 app = typer.Typer(
@@ -39,10 +39,15 @@ def load_settings() -> Settings:
     try:
         return Settings.load()
     except ValidationError as error:
-        for problem in error.errors():
-            place = ".".join(str(part) for part in problem["loc"])
-            fail(f"{place + ': ' if place else ''}{problem['msg'].removeprefix('Value error, ')}", code=2)
+        refuse_settings(error)
         raise
+
+
+def refuse_settings(error: ValidationError) -> None:
+    """Say which settings are wrong, and exit 2."""
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    fail(f"{place + ': ' if place else ''}{problem['msg'].removeprefix('Value error, ')}", code=2)
 
 
 def fail(message: str, code: int = 1) -> None:
@@ -73,6 +78,9 @@ def train(snapshot: SnapshotOption = None, config: ConfigOption = None) -> None:
         fail(str(error))
     else:
         console.print(f"registered version [bold]{outcome.metadata['registered_model']['model_version']}[/]")
+
+
+app.command(epilog=predict_cli.EPILOG)(predict_cli.predict)
 
 
 @app.command()
