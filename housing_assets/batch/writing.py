@@ -80,13 +80,17 @@ def _csv_bytes(table: pa.Table, quoting: str) -> memoryview:
 class ParquetWriter:
     """Parquet: features as numbers, null where they are none."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, *, priced_only: bool = False) -> None:
+        """Write to a file; without the rows that have no price, where those are kept elsewhere."""
         self._file = file
+        self._priced_only = priced_only
         self._writer: parquet.ParquetWriter | None = None
 
     def write(self, priced: PricedPiece) -> None:
         """Append a piece as a row group."""
         table = priced.table()
+        if self._priced_only:
+            table = table.filter(pa.array(priced.checked.usable)).drop_columns("error")
         if self._writer is None:
             self._writer = parquet.ParquetWriter(self._file, table.schema, compression="zstd")
         self._writer.write_table(_like(self._writer.schema, table))
