@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from housing_assets import alerts_cli, predict_cli, release_cli
+from housing_assets import alerts_cli, doctor_cli, predict_cli, release_cli
 from housing_assets.settings import Settings
 
 app = typer.Typer(
@@ -81,6 +81,7 @@ def train(snapshot: SnapshotOption = None, config: ConfigOption = None) -> None:
 
 
 app.command(epilog=predict_cli.EPILOG)(predict_cli.predict)
+app.command(epilog=doctor_cli.EPILOG)(doctor_cli.doctor)
 
 
 @app.command()
