@@ -10,18 +10,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from housing_assets.command_help import epilog
+
 if TYPE_CHECKING:
     from housing_assets.doctor.findings import Finding
 
-EPILOG = """
-**Examples**
-
-`housing doctor`
-
-`housing doctor --json | jq '.[] | select(.status == "error")'`
-
-**Exit codes** 0: nothing is wrong (there may be warnings); 1: something is.
-"""
+EPILOG = epilog(
+    ("housing doctor", "when something does not work, and before asking anybody"),
+    ("housing doctor --json", "for programs: a list of check, status, text and mend"),
+    done="nothing is wrong; there may be warnings",
+    failed="1: something is wrong",
+)
 MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "error": "[bold red]✗[/]"}
 console = Console(highlight=False)
 

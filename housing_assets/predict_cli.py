@@ -23,6 +23,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from housing_assets.command_help import epilog
 from housing_assets.completion import complete_version
 
 if TYPE_CHECKING:
@@ -36,18 +37,17 @@ STANDARD = "-"
 SOME_REJECTED = 3
 console = Console(stderr=True, highlight=False)
 
-EPILOG = """
-**Examples**
-
-`housing predict blocks.csv --output priced.parquet`
-
-`zcat blocks.csv.gz | housing predict > priced.csv`
-
-`housing predict blocks.jsonl --version 3 --strict --output priced.jsonl`
-
-**Exit codes** 0: every row has a price; 3: some rows have none, and say why in `error`; 1: nothing was
-written; 2: wrong options or settings.
-"""
+EPILOG = epilog(
+    ("housing predict blocks.csv --output priced.parquet", "prices in another format"),
+    ("zcat blocks.csv.gz | housing predict > priced.csv", "in a pipe"),
+    (
+        "housing predict blocks.jsonl --version 3 --strict --output priced.jsonl",
+        "by a version that need not serve, and only if every row can be priced",
+    ),
+    done="every row has a price",
+    failed="1: nothing was written",
+    more=f"{SOME_REJECTED}: some rows have no price, and say why in `error`",
+)
 
 InputArgument = Annotated[
     str, typer.Argument(help="File with the nine features of each row, or - for standard input.")
