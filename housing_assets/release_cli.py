@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from housing_assets.command_help import epilog
+from housing_assets.completion import complete_version
 from housing_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="release",
     help="What serves, how it came to that, and how to change it.",
+    epilog=epilog(
+        ("housing release status", "what serves"), ("housing release rollback", "the version before again")
+    ),
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -25,10 +30,20 @@ console = Console()
 FOLLOW_SECONDS = 10.0
 LOOK_SECONDS = 0.25
 
+VersionArgument = Annotated[
+    int,
+    typer.Argument(min=1, help="Version of the registered model.", autocompletion=complete_version),
+]
 ReasonOption = Annotated[str, typer.Option(help="Why; it is kept in the history.")]
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        ("housing release status", "what serves, and what is being tried out"),
+        done="every process serves what is released",
+        failed="1: they differ, or the release cannot be read",
+    )
+)
 def status() -> None:
     """Show the released versions and what each process serves; exit 1 when they differ."""
     with _clear_errors():
@@ -38,7 +53,7 @@ def status() -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog=epilog(("housing release history --limit 5", "the last five changes")))
 def history(
     limit: Annotated[int, typer.Option(min=1, help="How many changes to show, the latest first.")] = 20,
 ) -> None:
@@ -56,9 +71,17 @@ def history(
     console.print(table)
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        ("housing release promote 7", "a version that the promotion gate let pass"),
+        ("housing release promote 7 --force --reason 'the gate compared old data'", "one that it did not"),
+        done="the version serves",
+    )
+)
 def promote(
-    version: Annotated[int, typer.Argument(min=1, help="Version of the registered model.")],
+    version: Annotated[
+        int, typer.Argument(min=1, help="Version of the registered model.", autocompletion=complete_version)
+    ],
     reason: ReasonOption = "promoted on the command line",
     force: Annotated[
         bool, typer.Option("--force", help="Also a version that the promotion gate did not let pass.")
@@ -88,7 +111,12 @@ def promote(
         _follow(settings, target)
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        ("housing release rollback --reason 'prices of islands are wrong'", "back to the version before"),
+        done="the version before serves",
+    )
+)
 def rollback(reason: ReasonOption = "rolled back on the command line") -> None:
     """End a trial or, when there is none, let the version before serve again."""
     from housing_assets.deployment import release  # noqa: PLC0415

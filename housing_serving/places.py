@@ -48,7 +48,7 @@ class PlaceMemory:
     def __call__(self, latitude: FloatArray, longitude: FloatArray) -> Float32Array:
         """What `describe` says of each place, shape (n, width)."""
         if len(latitude) > MAX_ROWS:
-            return self._describe(latitude, longitude)
+            return self._each_once(latitude, longitude)
         told = self._told
         places = list(zip(latitude.tolist(), longitude.tolist(), strict=True))
         slots = [told.slots.get(place, -1) for place in places]
@@ -58,6 +58,15 @@ class PlaceMemory:
             answer[unknown] = found = self._describe(latitude[unknown], longitude[unknown])
             self._remember([places[row] for row in unknown], found)
         return answer
+
+    def _each_once(self, latitude: FloatArray, longitude: FloatArray) -> Float32Array:
+        """The same of a table, whose places come again and again too."""
+        places = np.empty(len(latitude), dtype=np.complex128)
+        places.real, places.imag = latitude, longitude
+        distinct, rows = np.unique(places, return_inverse=True)
+        if len(distinct) == len(places):
+            return self._describe(latitude, longitude)
+        return self._describe(distinct.real, distinct.imag)[rows]
 
     def _remember(self, places: Sequence[Place], rows: Float32Array) -> None:
         with self._adding:

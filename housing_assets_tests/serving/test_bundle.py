@@ -142,6 +142,20 @@ def test_a_row_is_priced_with_the_same_bits_alone_and_in_any_batch(kind: str) ->
     assert len(np.unique(batch.price)) > 150
 
 
+def test_a_table_gives_each_row_the_bits_it_has_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = opened(bundle_files(kind="compiled", stumps=random_stumps()))
+    columns = random_columns(300)
+    # As published tables are: many rows at the same place.
+    for name in ("latitude", "longitude"):
+        columns[name] = np.round(columns[name])
+    whole = bundle.predict(columns)
+    monkeypatch.setattr("housing_serving.bundle.PIECE_ROWS", 64)
+    monkeypatch.setattr("housing_serving.places.MAX_ROWS", 16)
+    in_pieces = bundle.predict(columns)
+    for ends in ("price", "lower", "upper"):
+        assert getattr(in_pieces, ends).tobytes() == getattr(whole, ends).tobytes()
+
+
 def test_threads_share_one_bundle() -> None:
     bundle = opened(bundle_files(kind="compiled", stumps=random_stumps()))
     batches = [random_columns(50, seed=seed) for seed in range(8)]

@@ -81,3 +81,17 @@ def test_threads_that_ask_at_once_are_all_told_right(monkeypatch: pytest.MonkeyP
 
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(ask, range(8)))
+
+
+def test_a_place_that_comes_again_in_a_table_is_described_once() -> None:
+    described: list[int] = []
+
+    def counted(latitude: FloatArray, longitude: FloatArray) -> places.Float32Array:
+        described.append(len(latitude))
+        return describe(latitude, longitude)
+
+    latitude, longitude = asked(300)
+    rows = np.random.default_rng(2).integers(0, 300, 2_000)
+    told = PlaceMemory(counted, 3)(latitude[rows], longitude[rows])
+    assert told.tobytes() == describe(latitude[rows], longitude[rows]).tobytes()
+    assert described == [len(set(rows.tolist()))]
