@@ -1,4 +1,4 @@
-"""The services of `make up`: MLflow, Dagster webserver and daemon, and the API.
+"""The services of `make up`: MLflow, Dagster webserver and daemon, the API and, if installed, the web app.
 
 Which programs they are with this deployment's settings, and how they start and stop together.
 """
@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -59,7 +60,15 @@ def services(settings: Settings) -> list[Service]:
             variables=("WEB_CONCURRENCY",),
         ),
     ]
+    if find_spec("streamlit") is not None:
+        listed.append(webapp_service(settings))
     return [mlflow_service(settings), *listed] if serves_mlflow(settings) else listed
+
+
+def webapp_service(settings: Settings) -> Service:
+    """The web app, which asks the API of this deployment unless HOUSING_API_URL names another."""
+    command = (sys.executable, "-m", "housing_serving.webapp")
+    return Service("webapp", command, settings.webapp_port, "WEBAPP_PORT", "/_stcore/health")
 
 
 def workspace_file(settings: Settings) -> Path:

@@ -110,6 +110,7 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=1, le=65535, validation_alias="PORT")
     dagster_port: int = Field(3000, ge=1, le=65535, validation_alias="DAGSTER_PORT")
     mlflow_port: int = Field(5000, ge=1, le=65535, validation_alias="MLFLOW_PORT")
+    webapp_port: int = Field(8501, ge=1, le=65535, validation_alias="WEBAPP_PORT")
     exporter_port: int = Field(9109, ge=1, le=65535, validation_alias="HOUSING_EXPORTER_PORT")
 
     @classmethod

@@ -239,6 +239,11 @@ class Bundle:
         )
 
     @property
+    def neighbourhood(self) -> Neighbourhood | None:
+        """The block groups whose prices are features; None where they are not."""
+        return self._spec.neighbourhood
+
+    @property
     def explainable(self) -> bool:
         """Whether the bundle holds what explanations need."""
         return self._explanation is not None

@@ -89,6 +89,40 @@ class ExplanationUnavailable(ServiceError):
         )
 
 
+class NeighboursUnavailable(ServiceError):
+    """The model that serves knows no block groups."""
+
+    def __init__(self, model_version: int) -> None:
+        super().__init__(
+            HTTPStatus.CONFLICT,
+            "neighbours_unavailable",
+            f"Model version {model_version} was exported without known block groups; it still predicts.",
+        )
+
+
+class NotRecorded(ServiceError):
+    """What is asked for was not written down."""
+
+    def __init__(self, model_version: int) -> None:
+        super().__init__(
+            HTTPStatus.NOT_FOUND,
+            "not_recorded",
+            f"The storage root has no promotion report of model version {model_version}.",
+        )
+
+
+class RecordsUnavailable(ServiceError):
+    """What is on record cannot be read."""
+
+    def __init__(self, retry_seconds: float) -> None:
+        super().__init__(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "records_unavailable",
+            "What is on record cannot be read at the moment; the log of the service says why.",
+            {"Retry-After": str(max(1, round(retry_seconds)))},
+        )
+
+
 class PayloadTooLarge(ServiceError):
     """The request body exceeds what is read."""
 

@@ -66,6 +66,8 @@ LEAST_INCOME = 0.4999
 
 # How much shorter a degree of longitude is than one of latitude in the middle of California.
 LONGITUDE_SCALE = 0.8
+# Of latitude.
+KM_PER_DEGREE = 111.2
 # Degrees; about 2 km. Smaller cells have fewer candidates, and more of them are to be remembered.
 CELL = 0.02
 # The cells of a region choose their candidates among those of the region, a twentieth of all.
