@@ -7,9 +7,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from dotenv import load_dotenv
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from housing_serving.environment import load_environment
 
 PLACEHOLDERS = frozenset({"changeme", "change-me", "todo", "xxx", "none", "null"})
 
@@ -107,6 +108,12 @@ class Settings(BaseSettings):
     smtp_username: str | None = Field(None, validation_alias="SMTP_USERNAME")
     smtp_password: SecretStr | None = Field(None, validation_alias="SMTP_PASSWORD")
     executor: Executor = Field(Executor.IN_PROCESS, validation_alias="HOUSING_EXECUTOR")
+    # Where `housing run` listens, on PORT.
+    host: str = Field("127.0.0.1", validation_alias="HOST")
+    # The code location of a webserver and a daemon that run elsewhere, as host:port.
+    code_server: str | None = Field(None, pattern=r"^[^:/]+:\d+$", validation_alias="HOUSING_CODE_SERVER")
+    # Where `housing run mlflow` keeps its records; a SQLite file in HOUSING_HOME when not set.
+    mlflow_backend_store_uri: SecretStr | None = Field(None, validation_alias="MLFLOW_BACKEND_STORE_URI")
     port: int = Field(8080, ge=1, le=65535, validation_alias="PORT")
     dagster_port: int = Field(3000, ge=1, le=65535, validation_alias="DAGSTER_PORT")
     mlflow_port: int = Field(5000, ge=1, le=65535, validation_alias="MLFLOW_PORT")
@@ -114,11 +121,11 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read `.env` into the environment (what is set there already wins), then the settings.
+        """Read secrets and `.env` into the environment (what is set there already wins), then the settings.
 
         Libraries that read their own names (`WANDB_API_KEY`, `STORAGE_EMULATOR_HOST`) then see them too.
         """
-        load_dotenv(".env", override=False)
+        load_environment()
         return cls()
 
     @model_validator(mode="after")
