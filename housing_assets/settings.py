@@ -88,8 +88,9 @@ class Settings(BaseSettings):
     cloud_run_max_instances: int = Field(10, ge=1, validation_alias="CLOUD_RUN_MAX_INSTANCES")
     cloud_run_cpu: str = Field("1", validation_alias="CLOUD_RUN_CPU")
     cloud_run_memory: str = Field("1Gi", validation_alias="CLOUD_RUN_MEMORY")
-    # Another address of the Admin API, such as a local stand-in's.
+    # Other addresses of the Admin and Monitoring APIs, such as a local stand-in's.
     cloud_run_api_endpoint: str | None = Field(None, validation_alias="CLOUD_RUN_API_ENDPOINT")
+    cloud_run_monitoring_endpoint: str | None = Field(None, validation_alias="CLOUD_RUN_MONITORING_ENDPOINT")
     # What a new version must show before it answers everything: share of the requests, seconds, requests.
     canary_percent: float = Field(10.0, gt=0, lt=100, validation_alias="HOUSING_CANARY_PERCENT")
     canary_seconds: float | None = Field(None, gt=0, validation_alias="HOUSING_CANARY_SECONDS")
@@ -222,6 +223,7 @@ class Settings(BaseSettings):
             "cpu": self.cloud_run_cpu,
             "memory": self.cloud_run_memory,
             "api_endpoint": self.cloud_run_api_endpoint,
+            "monitoring_endpoint": self.cloud_run_monitoring_endpoint,
         }
         return {name: value for name, value in values.items() if value is not None}
 
