@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,6 +29,7 @@ app = typer.Typer(
 console = Console()
 
 FOLLOW_SECONDS = 10.0
+CHECK_SECONDS = 30.0
 LOOK_SECONDS = 0.25
 
 VersionArgument = Annotated[
@@ -109,6 +111,64 @@ def promote(
         verified_bundle(open_store(settings.storage_root), models.name, version, tags.get("bundle_sha256"))
         console.print(release.promote(target, version, release.this_person(), reason))
         _follow(settings, target)
+
+
+@app.command(
+    epilog=epilog(
+        ("housing release deploy", "the candidate in `staging`"),
+        ("housing release deploy --version 7", "another version"),
+        done="the trial has ended, well or not; `housing release status` tells",
+    ),
+)
+def deploy(
+    version: Annotated[
+        int | None,
+        typer.Option(min=1, help="Version of the registered model.  [default: the one in `staging`]"),
+    ] = None,
+    outputs: Annotated[
+        Path | None,
+        typer.Option(help="File to append `promoted=true|false` and `version=N` to, as GitHub's steps do."),
+    ] = None,
+) -> None:
+    """Try a version out next to the one that serves, then promote it or take it back: `deployment_job`."""
+    import dagster as dg  # noqa: PLC0415
+
+    from housing_assets import training  # noqa: PLC0415
+    from housing_assets.instance import prepare_instance  # noqa: PLC0415
+
+    settings = _settings()
+    prepare_instance(settings)
+    with _clear_errors():
+        before = _target(settings).status().stable
+        with dg.DagsterInstance.get() as instance:
+            outcome = training.deploy(instance, version, on_message=console.print)
+        found = _target(settings).status()
+    if outputs is not None:
+        promoted = str(found.stable != before).lower()
+        with outputs.open("a", encoding="utf-8") as file:
+            file.write(f"promoted={promoted}\nversion={found.stable or ''}\n")
+    _show(found)
+    if not outcome.success:
+        _fail("\n".join(outcome.failures))
+
+
+@app.command(
+    epilog=epilog(("housing release check", "after a deployment"), done="every address answers"),
+)
+def check() -> None:
+    """Ask every address of the service for a price; exit 1 unless the released version answers."""
+    from housing_assets.deployment.cloud_run_smoke import smoke_test  # noqa: PLC0415
+    from housing_assets.deployment.targets import service_addresses  # noqa: PLC0415
+
+    settings = _settings()
+    with _clear_errors():
+        found = _target(settings).status()
+        if found.stable is None:
+            _fail("nothing was released yet: materialize registered_model")
+            return
+        for url, token in service_addresses(found, settings.fleet_urls, settings.api_key, settings.cloud_run):
+            price = smoke_test(url, found.stable, token=token, seconds=CHECK_SECONDS)
+            console.print(f"{url} answers ${price:,.0f} by version {found.stable}")
 
 
 @app.command(
