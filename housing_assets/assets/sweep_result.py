@@ -48,6 +48,7 @@ def sweep_result(
 ) -> dg.MaterializeResult[dict[str, Any]]:
     """The best hyperparameters found for the winning family, as a readable, diffable YAML file.
 
+    The page has the whole search: one row is one trial, with the reason why it ended.
     Every trial is scored in shuffled folds of the training rows; poor ones stop after their first folds. A
     sweep that was killed goes on where it was (Optuna).
     """
