@@ -53,7 +53,7 @@ bench: setup ## Measure training and the service next to named peers, as ratios
 
 .PHONY: docs
 docs: setup ## Build the documentation into site/, with no network; a broken link ends the build
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --clean && echo "Open site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean && echo "Open site/index.html"
 
 .PHONY: format
 format: setup ## Format the code and mend what the linter can

@@ -99,7 +99,7 @@ def sweep_report(result: SweepResult, space: SearchSpace) -> StepReport:
     )
 
 
-@blocking_check(sweep_result, "best_params.yaml has every field, and they are well-formed.")
+@blocking_check(sweep_result, "Every field of best_params.yaml is there and well-formed.")
 def best_params_are_complete(sweep_result: dict[str, Any]) -> dg.AssetCheckResult:
     """The file validates against the model that registration reads."""
     try:
