@@ -51,6 +51,10 @@ check: setup ## Lint, format, strict types, import contracts, and that Dagster c
 bench: setup ## Measure training and the service next to named peers, as ratios
 	@$(BIN)/python -m benchmarks
 
+.PHONY: docs
+docs: setup ## Build the documentation into site/, with no network; a broken link ends the build
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean && echo "Open site/index.html"
+
 .PHONY: format
 format: setup ## Format the code and mend what the linter can
 	@$(BIN)/ruff format .
