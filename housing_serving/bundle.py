@@ -221,6 +221,11 @@ class Bundle:
             ends[:, piece] = part.price, part.lower, part.upper
         return Predictions(*ends)
 
+    def remember_training_places(self) -> None:
+        """Find out what there is to know of the places that training knows, before anybody asks for them."""
+        if (around := self._spec.neighbourhood) is not None:
+            self._spec.remembered.learn(around.latitude, around.longitude)
+
     def feature_matrix(self, columns: Columns) -> FloatArray:
         """What the model sees of the raw features."""
         return feature_matrix(fill_bedrooms(columns, self._imputer), self._spec)
