@@ -51,13 +51,60 @@ check: setup ## Lint, format, strict types, import contracts, and that Dagster c
 bench: setup ## Measure training and the service next to named peers, as ratios
 	@$(BIN)/python -m benchmarks
 
+.PHONY: docs
+docs: setup ## Build the documentation into site/, with no network; a broken link ends the build
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean && echo "Open site/index.html"
+
 .PHONY: format
 format: setup ## Format the code and mend what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+.PHONY: secrets
+SECRETS ?= deploy/secrets
+secrets: ## Make the passwords that compose.yaml reads, once
+	@deploy/compose/make-secrets $(SECRETS)
+
+LOCK := pip compile --universal --generate-hashes --no-header --no-annotate --quiet
+# Everything in an image has the version that the tests ran with.
+IMAGE_LOCK := $(LOCK) --python-version 3.13 --constraint requirements.lock
+
 .PHONY: lock
-lock: setup ## Re-resolve requirements.lock for Python 3.11 to 3.13 (hashed, no hosts)
-	@$(BIN)/python -m pip install --quiet uv
-	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-	  --no-header --no-annotate --upgrade --quiet -o requirements.lock
+lock: setup ## Re-resolve requirements.lock and the locks of the images (hashed, no hosts)
+	@$(BIN)/uv $(LOCK) --python-version 3.11 --upgrade pyproject.toml --extra dev -o requirements.lock
+	@$(MAKE) --no-print-directory image-locks
+
+.PHONY: image-locks
+image-locks: setup
+	@rm -f deploy/requirements/*.lock
+	@$(BIN)/uv $(IMAGE_LOCK) pyproject.toml --extra pipeline --extra postgres -o deploy/requirements/assets.lock
+	@$(BIN)/uv $(IMAGE_LOCK) pyproject.toml --extra serving -o deploy/requirements/serving.lock
+	@$(BIN)/uv $(IMAGE_LOCK) pyproject.toml --extra webapp -o deploy/requirements/webapp.lock
+	@echo hatchling | $(BIN)/uv $(IMAGE_LOCK) - -o deploy/requirements/build.lock
+
+.PHONY: sbom
+sbom: setup ## Write what each image is made of to build/sbom/ (CycloneDX)
+	@mkdir -p build/sbom
+	@for image in assets serving webapp; do \
+	  $(BIN)/cyclonedx-py requirements deploy/requirements/$$image.lock --pyproject pyproject.toml \
+	    --output-reproducible -o build/sbom/$$image.cdx.json && echo build/sbom/$$image.cdx.json || exit 1; \
+	done
+
+.PHONY: lint-shipping
+lint-shipping: setup ## Lint Dockerfile, Compose file, workflows and Dependabot's configuration
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	@$(BIN)/shellcheck deploy/compose/make-secrets .ci/run
+	@$(BIN)/zizmor --offline --quiet --persona=auditor .github
+
+.PHONY: scan-secrets
+scan-secrets: setup ## Fail when a file under version control holds what looks like a secret
+	@git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
+
+.PHONY: audit
+audit: setup ## Fail when a locked dependency has a known vulnerability
+	@for lock in requirements.lock deploy/requirements/*.lock; do \
+	  $(BIN)/pip-audit --disable-pip --require-hashes -r $$lock || exit 1; \
+	done

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from benchmarks import (
     explanation,
@@ -19,6 +21,7 @@ from benchmarks import (
     prediction,
     published,
     releasing,
+    results,
     search,
     serving,
     sharing,
@@ -111,6 +114,9 @@ def main(
     source: Annotated[
         str, typer.Option(help="Table that the published forest is compared on: a path or a URL.")
     ] = PACKAGED_LOCATION,
+    save: Annotated[
+        Path | None, typer.Option(help="Keep the tables as JSON in this folder, one file a benchmark.")
+    ] = None,
 ) -> None:
     """Measure the stages of training and the service next to named peers; print medians, spreads and ratios.
 
@@ -126,19 +132,27 @@ def main(
     if not quick:
         scale = replace(scale, monitoring=monitoring.MonitoringScale(predictions, None))
     progress = Console(stderr=True, highlight=False)
+    tell = partial(_report, save, quick)
     if chosen - WITH_LOAD - {Benchmark.PUBLISHED, Benchmark.MONITORING}:
-        _training(chosen, scale, repeats, progress)
+        tell("training", _training(chosen, scale, repeats, progress))
     if Benchmark.PUBLISHED in chosen:
-        _published(scale, source, progress)
+        tell(Benchmark.PUBLISHED, _published(scale, source, progress))
     if Benchmark.SERVING in chosen:
-        _serving(scale, repeats, progress)
+        tell(Benchmark.SERVING, _serving(scale, repeats, progress))
     if Benchmark.RELEASING in chosen:
-        _releasing(scale, repeats, progress)
+        tell(Benchmark.RELEASING, _releasing(scale, repeats, progress))
     if Benchmark.MONITORING in chosen:
-        _monitoring(scale, repeats, progress)
+        tell(Benchmark.MONITORING, _monitoring(scale, repeats, progress))
 
 
-def _training(chosen: set[Benchmark], scale: Scale, repeats: int, progress: Console) -> None:
+def _report(folder: Path | None, quick: bool, benchmark: str, tables: list[Table]) -> None:
+    for table in tables:
+        Console().print(table)
+    if folder is not None:
+        results.save(folder, benchmark, tables, quick=quick)
+
+
+def _training(chosen: set[Benchmark], scale: Scale, repeats: int, progress: Console) -> list[Table]:
     started = time.perf_counter()
     found: list[Figure] = []
     for title, measure in training_benchmarks(scale).items():
@@ -148,20 +162,25 @@ def _training(chosen: set[Benchmark], scale: Scale, repeats: int, progress: Cons
                     found += measure(repeats, partial(_tell, progress, title))
                 except MeasurementRefused as error:
                     sys.exit(f"{title} was not measured: {error}")
-    Console().print(figures_table("Training and a peer", found, repeats, time.perf_counter() - started))
+    return [figures_table("Training and a peer", found, repeats, time.perf_counter() - started)]
 
 
-def _published(scale: Scale, source: str, progress: Console) -> None:
+def _published(scale: Scale, source: str, progress: Console) -> list[Table]:
     tell = partial(_tell, progress, Benchmark.PUBLISHED)
     with progress.status("comparing with the published forest"):
         found = published.measure(source, scale.published, tell)
-    for one in found:
-        own_split = f"seed {SEED}" in one.title
-        note = f"Ours: {one.choice.family} {dict(one.choice.hyperparameters)}"
-        Console().print(comparison_table(one.title, one.comparison, note, published=own_split))
+    return [
+        comparison_table(
+            one.title,
+            one.comparison,
+            f"Ours: {one.choice.family} {dict(one.choice.hyperparameters)}",
+            published=f"seed {SEED}" in one.title,
+        )
+        for one in found
+    ]
 
 
-def _serving(scale: Scale, repeats: int, progress: Console) -> None:
+def _serving(scale: Scale, repeats: int, progress: Console) -> list[Table]:
     started = time.perf_counter()
     tell = partial(_tell, progress, Benchmark.SERVING)
     try:
@@ -173,11 +192,13 @@ def _serving(scale: Scale, repeats: int, progress: Console) -> None:
     if not os.environ.get(MLSERVER_PYTHON):
         note += "\nMLServer is not installed here: see --help."
     seconds = time.perf_counter() - started
-    Console().print(figures_table("The service and its peers", found.throughput, repeats, seconds, note))
-    Console().print(readings_table("The service alone", found.readings))
+    return [
+        figures_table("The service and its peers", found.throughput, repeats, seconds, note),
+        readings_table("The service alone", found.readings),
+    ]
 
 
-def _releasing(scale: Scale, repeats: int, progress: Console) -> None:
+def _releasing(scale: Scale, repeats: int, progress: Console) -> list[Table]:
     started = time.perf_counter()
     tell = partial(_tell, progress, Benchmark.RELEASING)
     try:
@@ -185,17 +206,15 @@ def _releasing(scale: Scale, repeats: int, progress: Console) -> None:
             found = releasing.measure(training_rows(), repeats, tell, scale.releasing)
     except MeasurementRefused as error:
         sys.exit(f"The fleet was not measured: {error}")
-    Console().print(
-        figures_table("A fleet while it is redeployed", found, repeats, time.perf_counter() - started)
-    )
+    return [figures_table("A fleet while it is redeployed", found, repeats, time.perf_counter() - started)]
 
 
-def _monitoring(scale: Scale, repeats: int, progress: Console) -> None:
+def _monitoring(scale: Scale, repeats: int, progress: Console) -> list[Table]:
     tell = partial(_tell, progress, Benchmark.MONITORING)
     with progress.status("measuring a day of monitoring"):
         found = monitoring.measure(training_rows(), repeats, tell, scale.monitoring)
     title = f"A day of {scale.monitoring.predictions:,} predictions"
-    Console().print(readings_table(title, found))
+    return [readings_table(title, found)]
 
 
 def _tell(progress: Console, title: str, what: str) -> None:

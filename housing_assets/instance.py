@@ -69,7 +69,10 @@ def prepare_instance(settings: Settings) -> Path:
     text = "# Written by `housing`; change values in .env instead.\n" + yaml.safe_dump(
         instance_config(settings)
     )
-    (home / "dagster.yaml").write_text(text, encoding="utf-8")
+    # Whole or not at all: the parts of a deployment may share the folder, and start at the same time.
+    written = home / f"dagster.yaml.{os.getpid()}"
+    written.write_text(text, encoding="utf-8")
+    written.replace(home / "dagster.yaml")
     os.environ["DAGSTER_HOME"] = str(home)
     os.environ["HOUSING_HOME"] = str(settings.home.resolve())
     return home

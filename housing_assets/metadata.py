@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from housing_assets.columns import DESCRIPTIONS
 from housing_assets.ml.cleaning import content_hash
 from housing_assets.ml.report import StepReport
 
@@ -19,6 +20,7 @@ def table_metadata(frame: pd.DataFrame) -> dict[str, dg.MetadataValue]:
         dg.TableColumn(
             name=str(name),
             type=str(dtype),
+            description=DESCRIPTIONS.get(str(name)),
             constraints=dg.TableColumnConstraints(nullable=bool(frame[name].isna().any())),
         )
         for name, dtype in frame.dtypes.items()

@@ -7,9 +7,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from dotenv import load_dotenv
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from housing_serving.environment import load_environment
 
 PLACEHOLDERS = frozenset({"changeme", "change-me", "todo", "xxx", "none", "null"})
 
@@ -87,8 +88,9 @@ class Settings(BaseSettings):
     cloud_run_max_instances: int = Field(10, ge=1, validation_alias="CLOUD_RUN_MAX_INSTANCES")
     cloud_run_cpu: str = Field("1", validation_alias="CLOUD_RUN_CPU")
     cloud_run_memory: str = Field("1Gi", validation_alias="CLOUD_RUN_MEMORY")
-    # Another address of the Admin API, such as a local stand-in's.
+    # Other addresses of the Admin and Monitoring APIs, such as a local stand-in's.
     cloud_run_api_endpoint: str | None = Field(None, validation_alias="CLOUD_RUN_API_ENDPOINT")
+    cloud_run_monitoring_endpoint: str | None = Field(None, validation_alias="CLOUD_RUN_MONITORING_ENDPOINT")
     # What a new version must show before it answers everything: share of the requests, seconds, requests.
     canary_percent: float = Field(10.0, gt=0, lt=100, validation_alias="HOUSING_CANARY_PERCENT")
     canary_seconds: float | None = Field(None, gt=0, validation_alias="HOUSING_CANARY_SECONDS")
@@ -107,6 +109,12 @@ class Settings(BaseSettings):
     smtp_username: str | None = Field(None, validation_alias="SMTP_USERNAME")
     smtp_password: SecretStr | None = Field(None, validation_alias="SMTP_PASSWORD")
     executor: Executor = Field(Executor.IN_PROCESS, validation_alias="HOUSING_EXECUTOR")
+    # Where `housing run` listens, on PORT.
+    host: str = Field("127.0.0.1", validation_alias="HOST")
+    # The code location of a webserver and a daemon that run elsewhere, as host:port.
+    code_server: str | None = Field(None, pattern=r"^[^:/]+:\d+$", validation_alias="HOUSING_CODE_SERVER")
+    # Where `housing run mlflow` keeps its records; a SQLite file in HOUSING_HOME when not set.
+    mlflow_backend_store_uri: SecretStr | None = Field(None, validation_alias="MLFLOW_BACKEND_STORE_URI")
     port: int = Field(8080, ge=1, le=65535, validation_alias="PORT")
     dagster_port: int = Field(3000, ge=1, le=65535, validation_alias="DAGSTER_PORT")
     mlflow_port: int = Field(5000, ge=1, le=65535, validation_alias="MLFLOW_PORT")
@@ -115,11 +123,11 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read `.env` into the environment (what is set there already wins), then the settings.
+        """Read secrets and `.env` into the environment (what is set there already wins), then the settings.
 
         Libraries that read their own names (`WANDB_API_KEY`, `STORAGE_EMULATOR_HOST`) then see them too.
         """
-        load_dotenv(".env", override=False)
+        load_environment()
         return cls()
 
     @model_validator(mode="after")
@@ -216,6 +224,7 @@ class Settings(BaseSettings):
             "cpu": self.cloud_run_cpu,
             "memory": self.cloud_run_memory,
             "api_endpoint": self.cloud_run_api_endpoint,
+            "monitoring_endpoint": self.cloud_run_monitoring_endpoint,
         }
         return {name: value for name, value in values.items() if value is not None}
 
@@ -249,7 +258,12 @@ class Settings(BaseSettings):
     @property
     def tracking_uri(self) -> str:
         """The MLflow tracking and registry URI: the server's, or the embedded SQLite store."""
-        return self.mlflow_tracking_uri or f"sqlite:///{(self.home / 'mlflow' / 'mlflow.db').resolve()}"
+        return self.mlflow_tracking_uri or f"sqlite:///{self.mlflow_database}"
+
+    @property
+    def mlflow_database(self) -> Path:
+        """The SQLite file of the embedded tracking, whether a server stands before it or not."""
+        return (self.home / "mlflow" / "mlflow.db").resolve()
 
     @property
     def dagster_home(self) -> Path:

@@ -105,10 +105,13 @@ def test_progress_tells_every_measurement(training: Done) -> None:
     assert titles == ["imputation"] * 3 + ["prediction"] * 2 + ["explanation"] * 2 + ["search", "sharing"]
 
 
-def test_the_published_forest_is_compared_on_both_splits_and_in_new_places() -> None:
-    done = benchmarks("--quick", "--only", "published")
+def test_the_published_forest_is_compared_on_both_splits_and_in_new_places(tmp_path: Path) -> None:
+    done = benchmarks("--quick", "--only", "published", "--save", str(tmp_path / "new"))
     assert done.returncode == 0, done.stderr
     rows = cells(done)
+    kept = json.loads((tmp_path / "new" / "published.json").read_text())
+    assert [row for table in kept["tables"] for row in table["rows"]] == rows
+    assert (kept["benchmark"], kept["quick"]) == ("published", True)
     figures = ["rmse", "mae", "mape", "wmape", "r2"]
     assert [row[0] for row in rows] == 3 * figures
     for what, ours, forest, ratio, interval, *_ in rows:

@@ -46,6 +46,7 @@ def imputer(
 ) -> dg.MaterializeResult[BedroomImputer]:
     """The fitted imputer of `total_bedrooms`, chosen by the error on hidden known values.
 
+    One materialization is one object that fills any block group's unknown bedrooms.
     Fitted on training rows only; the price is never a predictor, so the same imputer works in the service.
     """
     with tracking.step(context, job_type="imputation", artifact_type="imputer") as step:

@@ -47,6 +47,7 @@ def preprocessing_pipeline(
 ) -> dg.MaterializeResult[Pipeline]:
     """The fitted path from a row with features to the model's input matrix, imputer included.
 
+    One materialization is one object: a row goes in as a block group, and comes out as the model's inputs.
     The service runs the same arithmetic on the same parameters, so it cannot skew.
     """
     with tracking.step(context, job_type="preprocessing_pipeline", artifact_type="pipeline") as step:

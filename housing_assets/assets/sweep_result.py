@@ -48,6 +48,7 @@ def sweep_result(
 ) -> dg.MaterializeResult[dict[str, Any]]:
     """The best hyperparameters found for the winning family, as a readable, diffable YAML file.
 
+    The page has the whole search: one row is one trial, with the reason why it ended.
     Every trial is scored in shuffled folds of the training rows; poor ones stop after their first folds. A
     sweep that was killed goes on where it was (Optuna).
     """
@@ -98,7 +99,7 @@ def sweep_report(result: SweepResult, space: SearchSpace) -> StepReport:
     )
 
 
-@blocking_check(sweep_result, "best_params.yaml has every field, and they are well-formed.")
+@blocking_check(sweep_result, "Every field of best_params.yaml is there and well-formed.")
 def best_params_are_complete(sweep_result: dict[str, Any]) -> dg.AssetCheckResult:
     """The file validates against the model that registration reads."""
     try:
