@@ -133,3 +133,13 @@ def test_each_price_gets_the_colour_of_its_step() -> None:
     drawn = dots([-120.0] * len(prices), [37.0] * len(prices), prices)
     assert len({colour for colour, _ in drawn}) == len(prices)
     assert all(path.count("h0") == 1 for _, path in drawn)
+
+
+def test_the_extra_has_what_the_web_app_needs() -> None:
+    # Of the service, it needs neither the web framework nor the runtime of models.
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(('fastapi', 'onnxruntime', 'orjson', 'arro3', 'mlflow'));"
+        "import housing_serving.webapp.__main__;"
+        "from housing_serving.webapp import batch_page, model_page, price_page, session"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

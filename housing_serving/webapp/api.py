@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import requests
 from pydantic import BaseModel, ValidationError
 
-from housing_serving.errors import ErrorBody, ErrorResponse
+from housing_serving.error_body import ErrorBody, ErrorResponse
 from housing_serving.schemas import (
     ExplanationResponse,
     InstanceExplanation,
