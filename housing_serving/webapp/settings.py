@@ -28,7 +28,7 @@ class WebappSettings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read secrets and `.env` into the environment (what is set there already wins), then the settings."""
+        """Read secrets and `.env` into the environment (what is set there wins), then the settings."""
         load_environment()
         return cls()
 
