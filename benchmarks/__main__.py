@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from benchmarks import (
+    batch,
     explanation,
     imputation,
     monitoring,
@@ -49,6 +50,7 @@ class Benchmark(StrEnum):
     PUBLISHED = "published"
     SHARING = "sharing"
     MONITORING = "monitoring"
+    PREDICT = "predict"
 
 
 WITH_LOAD = {Benchmark.SERVING, Benchmark.RELEASING}
@@ -66,18 +68,27 @@ class Scale:
     serving: serving.ServingScale
     releasing: releasing.ReleasingScale
     monitoring: monitoring.MonitoringScale
+    batch: batch.BatchScale
     trees: int = 1_500
     trials: int = 8
 
 
 # Fewer rows where a fit is slow: the whole run shall end within minutes.
-FULL = Scale(12_000, None, None, 8_000, published.FULL, serving.FULL, releasing.FULL, monitoring.FULL)
+FULL = Scale(
+    *(12_000, None, None, 8_000),
+    published.FULL,
+    serving.FULL,
+    releasing.FULL,
+    monitoring.FULL,
+    batch.FULL,
+)
 QUICK = Scale(
     *4 * (QUICK_ROWS,),
     published.QUICK,
     serving.QUICK,
     releasing.QUICK,
     monitoring.QUICK,
+    batch.QUICK,
     trees=50,
     trials=4,
 )
@@ -126,7 +137,7 @@ def main(
     if not quick:
         scale = replace(scale, monitoring=monitoring.MonitoringScale(predictions, None))
     progress = Console(stderr=True, highlight=False)
-    if chosen - WITH_LOAD - {Benchmark.PUBLISHED, Benchmark.MONITORING}:
+    if chosen - WITH_LOAD - {Benchmark.PUBLISHED, Benchmark.MONITORING, Benchmark.PREDICT}:
         _training(chosen, scale, repeats, progress)
     if Benchmark.PUBLISHED in chosen:
         _published(scale, source, progress)
@@ -136,6 +147,8 @@ def main(
         _releasing(scale, repeats, progress)
     if Benchmark.MONITORING in chosen:
         _monitoring(scale, repeats, progress)
+    if Benchmark.PREDICT in chosen:
+        _predict(scale, repeats, progress)
 
 
 def _training(chosen: set[Benchmark], scale: Scale, repeats: int, progress: Console) -> None:
@@ -196,6 +209,16 @@ def _monitoring(scale: Scale, repeats: int, progress: Console) -> None:
         found = monitoring.measure(training_rows(), repeats, tell, scale.monitoring)
     title = f"A day of {scale.monitoring.predictions:,} predictions"
     Console().print(readings_table(title, found))
+
+
+def _predict(scale: Scale, repeats: int, progress: Console) -> None:
+    tell = partial(_tell, progress, Benchmark.PREDICT)
+    try:
+        with progress.status("measuring prices of a table"):
+            found = batch.measure(training_rows(), repeats, tell, scale.batch)
+    except MeasurementRefused as error:
+        sys.exit(f"Prices of a table were not measured: {error}")
+    Console().print(readings_table(f"A table of {scale.batch.file_rows:,} rows", found))
 
 
 def _tell(progress: Console, title: str, what: str) -> None:
