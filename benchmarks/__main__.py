@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    batch,
     explanation,
     imputation,
     monitoring,
@@ -52,6 +53,7 @@ class Benchmark(StrEnum):
     PUBLISHED = "published"
     SHARING = "sharing"
     MONITORING = "monitoring"
+    PREDICT = "predict"
 
 
 WITH_LOAD = {Benchmark.SERVING, Benchmark.RELEASING}
@@ -69,18 +71,27 @@ class Scale:
     serving: serving.ServingScale
     releasing: releasing.ReleasingScale
     monitoring: monitoring.MonitoringScale
+    batch: batch.BatchScale
     trees: int = 1_500
     trials: int = 8
 
 
 # Fewer rows where a fit is slow: the whole run shall end within minutes.
-FULL = Scale(12_000, None, None, 8_000, published.FULL, serving.FULL, releasing.FULL, monitoring.FULL)
+FULL = Scale(
+    *(12_000, None, None, 8_000),
+    published.FULL,
+    serving.FULL,
+    releasing.FULL,
+    monitoring.FULL,
+    batch.FULL,
+)
 QUICK = Scale(
     *4 * (QUICK_ROWS,),
     published.QUICK,
     serving.QUICK,
     releasing.QUICK,
     monitoring.QUICK,
+    batch.QUICK,
     trees=50,
     trials=4,
 )
@@ -133,7 +144,7 @@ def main(
         scale = replace(scale, monitoring=monitoring.MonitoringScale(predictions, None))
     progress = Console(stderr=True, highlight=False)
     tell = partial(_report, save, quick)
-    if chosen - WITH_LOAD - {Benchmark.PUBLISHED, Benchmark.MONITORING}:
+    if chosen - WITH_LOAD - {Benchmark.PUBLISHED, Benchmark.MONITORING, Benchmark.PREDICT}:
         tell("training", _training(chosen, scale, repeats, progress))
     if Benchmark.PUBLISHED in chosen:
         tell(Benchmark.PUBLISHED, _published(scale, source, progress))
@@ -143,6 +154,8 @@ def main(
         tell(Benchmark.RELEASING, _releasing(scale, repeats, progress))
     if Benchmark.MONITORING in chosen:
         tell(Benchmark.MONITORING, _monitoring(scale, repeats, progress))
+    if Benchmark.PREDICT in chosen:
+        tell(Benchmark.PREDICT, _predict(scale, repeats, progress))
 
 
 def _report(folder: Path | None, quick: bool, benchmark: str, tables: list[Table]) -> None:
@@ -215,6 +228,16 @@ def _monitoring(scale: Scale, repeats: int, progress: Console) -> list[Table]:
         found = monitoring.measure(training_rows(), repeats, tell, scale.monitoring)
     title = f"A day of {scale.monitoring.predictions:,} predictions"
     return [readings_table(title, found)]
+
+
+def _predict(scale: Scale, repeats: int, progress: Console) -> list[Table]:
+    tell = partial(_tell, progress, Benchmark.PREDICT)
+    try:
+        with progress.status("measuring prices of a table"):
+            found = batch.measure(training_rows(), repeats, tell, scale.batch)
+    except MeasurementRefused as error:
+        sys.exit(f"Prices of a table were not measured: {error}")
+    return [readings_table(f"A table of {scale.batch.file_rows:,} rows", found)]
 
 
 def _tell(progress: Console, title: str, what: str) -> None:

@@ -174,6 +174,20 @@ def test_a_day_of_monitoring_is_measured_in_time_and_memory() -> None:
     assert rows[-1][2] == "2,000 for 10 million"
 
 
+def test_prices_of_a_table_are_measured_in_process_and_by_the_command() -> None:
+    done = benchmarks("--quick", "--only", "predict")
+    assert done.returncode == 0, done.stderr
+    rows = cells(done)
+    assert [name for name, _, _ in rows] == [
+        "rows/s of one processor, intervals included",
+        "the same, no place twice",
+        "housing predict, s",
+        "most memory of it, MB",
+    ]
+    assert all(number(measured) > 0 for _, measured, _ in rows)
+    assert rows[0][2] == "50,000; 200,000 wished"
+
+
 def test_a_peer_that_does_not_start_ends_the_run_with_its_last_words() -> None:
     require("wrk")
     # An interpreter without MLServer.
