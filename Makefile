@@ -13,7 +13,7 @@ demo: setup ## Train on the packaged table, register the model, serve it and ask
 	@$(BIN)/housing demo
 
 .PHONY: up
-up: setup ## Start MLflow, the Dagster UI and daemon, and the API
+up: setup ## Start MLflow, the Dagster UI and daemon, the API, and the web app
 	@$(BIN)/housing up
 
 .PHONY: down

@@ -161,7 +161,7 @@ def exporter(
     epilog=epilog(("housing up", "then open the Dagster UI on port 3000"), done="everything answers"),
 )
 def up() -> None:
-    """Start MLflow, the Dagster UI and daemon, and the API; return when all of them answer."""
+    """Start MLflow, the Dagster UI and daemon, the API and the web app; return when all of them answer."""
     from housing_assets.services import ServiceError  # noqa: PLC0415
     from housing_assets.services import up as start  # noqa: PLC0415
 

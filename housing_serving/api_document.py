@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
+from housing_serving.error_body import ErrorDetail
 from housing_serving.errors import (
     REQUEST_ID,
     Ending,
-    ErrorDetail,
     ExplanationUnavailable,
     ModelNotReady,
     NeighboursUnavailable,

@@ -7,37 +7,15 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+
+from housing_serving.error_body import ErrorBody, ErrorDetail, ErrorResponse
 
 REQUEST_ID = "housing_serving.request_id"
 # A full batch can be wrong in ten thousand places; nobody reads more than these.
 MAX_DETAILS = 100
 # Of a field's name, which is the caller's when it is unknown.
 LONGEST_NAME = 100
-
-
-class ErrorDetail(BaseModel):
-    """One field of the request that is wrong."""
-
-    field: str = Field(examples=["instances.0.longitude"])
-    message: str = Field(examples=["Input should be greater than or equal to -124.5"])
-    type: str = Field(examples=["greater_than_equal"])
-
-
-class ErrorBody(BaseModel):
-    """What went wrong."""
-
-    code: str = Field(description="Stable, for programs.", examples=["invalid_request"])
-    message: str = Field(description="For people.", examples=["1 field is invalid."])
-    details: list[ErrorDetail] = Field(default_factory=list)
-
-
-class ErrorResponse(BaseModel):
-    """The body of every response that is not a success."""
-
-    error: ErrorBody
-    request_id: str | None = Field(None, examples=["6f1c1c0f4e0b4b0f8b7f3f3f1d2c9a55"])
 
 
 class ServiceError(HTTPException):

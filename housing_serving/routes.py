@@ -14,11 +14,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from housing_serving.error_body import ErrorDetail, ErrorResponse
 from housing_serving.errors import (
     REQUEST_ID,
     Ending,
-    ErrorDetail,
-    ErrorResponse,
     ExplanationUnavailable,
     ModelNotReady,
     NeighboursUnavailable,

@@ -61,6 +61,7 @@ def _wrong_ports(settings: Settings) -> Iterator[Finding]:
         "PORT": settings.port,
         "DAGSTER_PORT": settings.dagster_port,
         "MLFLOW_PORT": settings.mlflow_port,
+        "WEBAPP_PORT": settings.webapp_port,
         "HOUSING_EXPORTER_PORT": settings.exporter_port,
     }
     for port in sorted(set(ports.values())):

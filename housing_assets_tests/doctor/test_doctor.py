@@ -24,7 +24,7 @@ from housing_assets_tests.serving.bundles import bundle_files
 from housing_serving.default_model import serving_setting_names
 from housing_serving.releases import RELEASE_RECORD, ReleaseRecord
 
-PORTS = ("PORT", "DAGSTER_PORT", "MLFLOW_PORT", "HOUSING_EXPORTER_PORT")
+PORTS = ("PORT", "DAGSTER_PORT", "MLFLOW_PORT", "WEBAPP_PORT", "HOUSING_EXPORTER_PORT")
 CHECKED = {
     *("python", "packages", "names", "settings", "home", "disk", "ports", "processes", "storage", "source"),
     *("mlflow", "wandb", "model", "release", "dagster", "alerts"),

@@ -21,7 +21,7 @@ from housing_assets_tests.serving.running_service import RunningService, running
 from housing_assets_tests.system_programs import require
 from housing_serving import schemas
 from housing_serving.app import create_app
-from housing_serving.errors import ErrorResponse
+from housing_serving.error_body import ErrorResponse
 from housing_serving.settings import ServingSettings
 
 JSON = dict[str, Any]

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import requests
 from pydantic import BaseModel, ValidationError
 
-from housing_serving.errors import ErrorBody, ErrorResponse
+from housing_serving.error_body import ErrorBody, ErrorResponse
 from housing_serving.schemas import (
     ExplanationResponse,
     InstanceExplanation,
@@ -26,7 +26,7 @@ Instance = Mapping[str, Any]
 
 # Seconds to connect, and between two pieces of an answer.
 TIMEOUTS = (2.0, 15.0)
-PROBE_TIMEOUTS = (1.0, 2.0)
+PROBE_TIMEOUTS = (2.0, 4.0)
 
 
 class ApiUnavailable(Exception):

@@ -24,7 +24,7 @@ SHOWN_PROBLEMS, SHOWN_RESULTS = 50, 10
 def show(visit: Visit) -> None:
     """The page."""
     texts = visit.texts
-    st.title(texts.batch_heading)
+    st.title(texts.batch_heading, anchor=False)
     st.markdown(texts.batch_intro)
     example = template([BERKELEY, FRESNO, MALIBU])
     st.download_button(
@@ -98,7 +98,7 @@ def _price(visit: Visit, batch: Batch) -> None:
 
 
 def _results(batch: Batch, texts: Texts) -> None:
-    st.header(texts.results_heading)
+    st.header(texts.results_heading, anchor=False)
     with st.container(horizontal=True):
         st.metric(texts.priced, f"{len(batch.answers):,}", width="content")
         st.metric(texts.median_price, money(batch.median_price), width="content")
@@ -126,7 +126,7 @@ def _results(batch: Batch, texts: Texts) -> None:
             ["longitude", "latitude", "predicted_price", "lower", "upper"]
         ]
         for name in ("predicted_price", "lower", "upper"):
-            shown[name] = [plain(money(float(text))) if text else "" for text in shown[name]]
+            shown[name] = [money(float(text)) if text else "" for text in shown[name]]
         shown.index = pd.Index(range(1, len(shown) + 1), name=texts.row)
         st.table(shown.map(plain))
 

@@ -16,7 +16,7 @@ from housing_serving.schemas import (
 from housing_serving.webapp.api import ApiRefused, ApiUnavailable
 from housing_serving.webapp.session import Visit, waiting
 from housing_serving.webapp.texts import Texts
-from housing_serving.webapp.values import category_name, name_of, plain
+from housing_serving.webapp.values import category_name, name_of, number_text, plain
 
 A = TypeVar("A")
 
@@ -24,7 +24,7 @@ A = TypeVar("A")
 def show(visit: Visit) -> None:
     """The page."""
     texts, api = visit.texts, visit.api
-    st.title(texts.model_heading)
+    st.title(texts.model_heading, anchor=False)
     st.markdown(texts.model_intro)
     if waiting(visit):
         return
@@ -34,16 +34,16 @@ def show(visit: Visit) -> None:
     _identity(texts, info)
     left, right = st.columns(2, gap="large")
     with left:
-        st.header(texts.test_scores)
+        st.header(texts.test_scores, anchor=False)
         _scores(texts, info)
-        st.header(texts.monitoring_heading)
+    with right:
+        st.header(texts.monitoring_heading, anchor=False)
         if (monitoring := _asked(texts, api.monitoring)) is not None:
             _monitoring(texts, monitoring.reports)
-    with right:
-        st.header(texts.history_heading)
+        st.header(texts.history_heading, anchor=False)
         if (history := _asked(texts, api.releases)) is not None:
             _history(texts, history)
-    st.header(texts.judged_heading)
+    st.header(texts.judged_heading, anchor=False)
     if (report := _asked(texts, api.evaluation)) is not None:
         _judged(texts, report)
     with st.expander(texts.details):
@@ -161,8 +161,8 @@ def _details(texts: Texts, info: ModelInfo) -> None:
     rows = [
         {
             texts.trained_on: name_of(feature.name, texts),
-            texts.minimum: f"{feature.minimum:,g}",
-            texts.maximum: f"{feature.maximum:,g}",
+            texts.minimum: number_text(feature.minimum),
+            texts.maximum: number_text(feature.maximum),
         }
         for feature in info.features
     ]

@@ -84,14 +84,16 @@ def show(visit: Visit) -> None:
     values = {field: st.session_state[_key(field)] for field in RAW_FEATURES}
     st.session_state[ENTERED] = values
     problems = problems_of(values, texts)
-    st.title(texts.price_heading)
+    st.title(texts.price_heading, anchor=False)
     st.markdown(texts.price_intro)
     nearby = _nearby(visit, problems, values)
     left, right = st.columns([5, 6], gap="large")
     with left:
         _choose_place(texts, values, nearby or [])
     with right:
-        prediction = _price(visit, problems, values)
+        # A place of its own: fields that move would lose what is being typed.
+        with st.container():
+            prediction = _price(visit, problems, values)
         _form(texts, values, problems)
     if prediction is not None:
         left, right = st.columns([5, 6], gap="large")
@@ -184,7 +186,7 @@ def _price(visit: Visit, problems: list[Problem], values: Mapping[str, Any]) -> 
 
 def _form(texts: Texts, values: Mapping[str, Any], problems: list[Problem]) -> None:
     wrong = {problem.field: problem.message for problem in problems}
-    st.header(texts.form_heading)
+    st.header(texts.form_heading, anchor=False)
     # Row by row, so that pairs stay together where there is room for one column only.
     for first in range(0, len(RAW_FEATURES), 2):
         for column, field in zip(st.columns(2), RAW_FEATURES[first : first + 2], strict=False):
@@ -224,7 +226,7 @@ def _field(texts: Texts, field: str) -> None:
 
 def _explain(visit: Visit, values: Mapping[str, Any]) -> None:
     texts = visit.texts
-    st.header(texts.drivers_heading)
+    st.header(texts.drivers_heading, anchor=False)
     try:
         explanation = visit.api.explain(values)
     except ApiUnavailable:
@@ -250,7 +252,7 @@ def _explain(visit: Visit, values: Mapping[str, Any]) -> None:
 
 
 def _compare(texts: Texts, nearby: list[NearbyBlockGroup] | None, price: float) -> None:
-    st.header(texts.nearby_heading)
+    st.header(texts.nearby_heading, anchor=False)
     if not nearby:
         st.info(texts.no_neighbours)
         return

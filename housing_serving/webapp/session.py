@@ -107,8 +107,10 @@ def status_line(texts: Texts, watch: ServiceWatch) -> None:
 
 def news() -> None:
     """What has changed since the visitor came."""
-    if text := st.session_state.get(NEWS):
-        st.info(text, icon=":material/info:")
+    # Always there: what is below would otherwise be drawn anew, and lose what is being typed.
+    with st.container():
+        if text := st.session_state.get(NEWS):
+            st.info(text, icon=":material/info:")
 
 
 def waiting(visit: Visit) -> bool:

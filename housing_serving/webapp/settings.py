@@ -2,10 +2,10 @@
 
 from typing import Self
 
-from dotenv import load_dotenv
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from housing_serving.environment import load_environment
 from housing_serving.settings import listed
 
 
@@ -28,8 +28,8 @@ class WebappSettings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read `.env` into the environment (what is set there already wins), then the settings."""
-        load_dotenv(".env", override=False)
+        """Read secrets and `.env` into the environment (what is set there already wins), then the settings."""
+        load_environment()
         return cls()
 
     @field_validator("housing_api_url")

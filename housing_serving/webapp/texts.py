@@ -47,6 +47,7 @@ class Texts:
     rooms_per_household: str
     bedrooms_per_room: str
     population_per_household: str
+    bedrooms_per_household: str
     not_known: str
     mend_form: str
     estimate: str
@@ -229,6 +230,7 @@ ENGLISH: Final = Texts(
     rooms_per_household="Rooms per household",
     bedrooms_per_room="Bedrooms per room",
     population_per_household="People per household",
+    bedrooms_per_household="Bedrooms per household",
     not_known="not known",
     mend_form="There is a price as soon as the values marked below are mended.",
     estimate="Median home price",
@@ -270,14 +272,14 @@ ENGLISH: Final = Texts(
     missing_columns="These columns are missing: {columns}. Name them as the template does, and upload the "
     "file again.",
     too_many_rows="This file has {rows} rows, and {limit} can be priced here: split it, or use the API.",
-    rows_good="{count} rows can be priced.",
-    rows_bad="{count} rows cannot be priced. They stay in the download, with what is wrong with them.",
+    rows_good="Rows that can be priced: {count}.",
+    rows_bad="Rows that cannot be priced: {count}. They stay in the download, with what is wrong with them.",
     rows_bad_listed="The first {count} of them:",
     row="Row",
     column="Column",
     value="Value",
     problem="What is wrong",
-    price_rows="Price {count} rows",
+    price_rows="Price the rows ({count})",
     pricing="{done} of {count} rows priced",
     stopped="The service stopped answering: {done} of {count} rows are priced and kept. Press the button "
     "to go on "
@@ -291,9 +293,8 @@ ENGLISH: Final = Texts(
     several_versions="The model changed meanwhile: versions {versions} answered. The download says which "
     "answered "
     "which row.",
-    with_warnings="{count} rows are unlike anything the model was trained on; the column warnings of the "
-    "download "
-    "says why.",
+    with_warnings="Rows unlike anything the model was trained on: {count}. The column warnings of the "
+    "download says why.",
     model_heading="The model that answers",
     model_intro="What the service says of it.",
     version="Version",
@@ -347,7 +348,7 @@ ENGLISH: Final = Texts(
     drift="Drift",
     performance="Errors",
     all_well="{day}: nothing found in {rows} predictions.",
-    findings="{day}: {count} findings in {rows} predictions.",
+    findings="{day}: findings in {rows} predictions: {count}.",
     severity_warning="warning",
     severity_critical="critical",
     details="More about this model",
@@ -418,6 +419,7 @@ SPANISH: Final = Texts(
     rooms_per_household="Habitaciones por hogar",
     bedrooms_per_room="Dormitorios por habitación",
     population_per_household="Personas por hogar",
+    bedrooms_per_household="Dormitorios por hogar",
     not_known="desconocido",
     mend_form="Habrá un precio en cuanto se corrijan los valores señalados abajo.",
     estimate="Precio mediano de la vivienda",
@@ -461,14 +463,14 @@ SPANISH: Final = Texts(
     missing_columns="Faltan estas columnas: {columns}. Nómbrelas como en la plantilla y suba el archivo "
     "de nuevo.",
     too_many_rows="Este archivo tiene {rows} filas y aquí se admiten {limit}: divídalo o use la API.",
-    rows_good="{count} filas pueden recibir un precio.",
-    rows_bad="{count} filas no pueden recibir un precio. Siguen en la descarga, con lo que les pasa.",
+    rows_good="Filas que pueden recibir un precio: {count}.",
+    rows_bad="Filas que no pueden recibir un precio: {count}. Siguen en la descarga, con lo que les pasa.",
     rows_bad_listed="Las primeras {count}:",
     row="Fila",
     column="Columna",
     value="Valor",
     problem="Qué le pasa",
-    price_rows="Pedir el precio de {count} filas",
+    price_rows="Pedir los precios ({count})",
     pricing="{done} de {count} filas con precio",
     stopped="El servicio dejó de responder: {done} de {count} filas tienen precio y se conservan. Pulse "
     "el botón para "
@@ -482,9 +484,8 @@ SPANISH: Final = Texts(
     several_versions="El modelo cambió entretanto: respondieron las versiones {versions}. La descarga "
     "dice cuál en "
     "cada fila.",
-    with_warnings="{count} filas no se parecen a nada de lo que vio el modelo al entrenarse; la columna "
-    "warnings de la "
-    "descarga dice por qué.",
+    with_warnings="Filas que no se parecen a nada de lo que vio el modelo al entrenarse: {count}. La columna "
+    "warnings de la descarga dice por qué.",
     model_heading="El modelo que responde",
     model_intro="Lo que el servicio dice de él.",
     version="Versión",
@@ -538,7 +539,7 @@ SPANISH: Final = Texts(
     drift="Deriva",
     performance="Errores",
     all_well="{day}: nada que señalar en {rows} predicciones.",
-    findings="{day}: {count} hallazgos en {rows} predicciones.",
+    findings="{day}: hallazgos en {rows} predicciones: {count}.",
     severity_warning="aviso",
     severity_critical="grave",
     details="Más sobre este modelo",

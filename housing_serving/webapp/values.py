@@ -39,9 +39,9 @@ def problems_of(values: Mapping[str, Any], texts: Texts) -> list[Problem]:
 def _message(kind: str, context: Mapping[str, Any], texts: Texts) -> str:
     match kind:
         case "greater_than_equal":
-            return texts.too_small.format(limit=f"{context['ge']:,g}")
+            return texts.too_small.format(limit=number_text(context["ge"]))
         case "less_than_equal":
-            return texts.too_large.format(limit=f"{context['le']:,g}")
+            return texts.too_large.format(limit=number_text(context["le"]))
         case "missing":
             return texts.no_value
         case "unknown_category":
@@ -79,6 +79,11 @@ def money(dollars: float, *, signed: bool = False) -> str:
     return f"{sign}${abs(round(dollars)):,}"
 
 
+def number_text(number: float) -> str:
+    """As `1,000,000` or `12.5`, with no more than four decimals."""
+    return f"{number:,.4f}".rstrip("0").rstrip(".")
+
+
 def plain(text: str) -> str:
     r"""A text for Streamlit's Markdown, which takes what is between two dollars for a formula."""
     return text.replace("$", r"\$")
@@ -88,4 +93,4 @@ def value_text(field: str, value: float | str | None, texts: Texts) -> str:
     """A value as it was sent."""
     if value is None:
         return ""
-    return category_name(str(value), texts) if field == CATEGORICAL_FEATURE else f"{value:,g}"
+    return category_name(str(value), texts) if field == CATEGORICAL_FEATURE else number_text(float(value))
