@@ -1,4 +1,4 @@
-"""The `housing` command: demo, train, serve, up, down, status, run, probe, release, alerts, exporter."""
+"""The `housing` command: trains, serves, releases and watches; `housing --help` lists what it can do."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from housing_assets import alerts_cli, containers_cli, release_cli
+from housing_assets import alerts_cli, containers_cli, monitor_cli, release_cli
 from housing_assets.settings import Settings
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(release_cli.app)
 app.add_typer(alerts_cli.app)
+app.command()(monitor_cli.monitor)
 app.command("run")(containers_cli.run_part)
 app.command("probe")(containers_cli.probe_part)
 console = Console()
