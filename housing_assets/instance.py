@@ -1,6 +1,7 @@
 """The Dagster instance of a deployment: writes `dagster.yaml` into `HOUSING_HOME/dagster`."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,11 @@ def prepare_instance(settings: Settings) -> Path:
     os.environ["DAGSTER_HOME"] = str(home)
     os.environ["HOUSING_HOME"] = str(settings.home.resolve())
     return home
+
+
+def quieten_dagster() -> None:
+    """Hide what Dagster says about its own API: that is for developers, not for who runs a command."""
+    import dagster as dg  # noqa: PLC0415
+
+    for category in (dg.BetaWarning, dg.PreviewWarning):
+        warnings.simplefilter("ignore", category)
