@@ -4,6 +4,7 @@ import dagster as dg
 from dagster_gcp import GCSResource
 
 from housing_assets.alerts.resource import AlertsResource
+from housing_assets.compute import ComputeResource
 from housing_assets.deployment.resource import DeploymentResource
 from housing_assets.io_managers import HousingIOManager
 from housing_assets.registry import RegistryResource
@@ -20,6 +21,7 @@ def build_resources(settings: Settings) -> dict[str, object]:
         "storage": storage,
         "io_manager": HousingIOManager(storage=storage),
         "source": SourceResource(location=settings.source_uri, sha256=settings.source_sha256),
+        "compute": ComputeResource(storage=storage, address=settings.compute),
         "features": FeatureResource(),
         "tracking": TrackingResource(
             storage=storage,

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from housing_assets.settings import Deployment, Settings
+from housing_assets.settings import POSTGRES_VARIABLE, Deployment, Settings
 
 # A training uses every core, so a backfill runs one at a time, and people still get a second slot.
 MAX_CONCURRENT_RUNS = 2
@@ -17,7 +17,7 @@ DEQUEUE_SECONDS = 1
 def instance_config(settings: Settings) -> dict[str, Any]:
     """The content of `dagster.yaml`: the same keys in every deployment, other values."""
     return {
-        "storage": {"sqlite": {"base_dir": str(settings.dagster_home)}},
+        "storage": event_storage(settings),
         "compute_logs": compute_logs(settings),
         "concurrency": {
             "runs": {
@@ -38,6 +38,16 @@ def instance_config(settings: Settings) -> dict[str, Any]:
     }
 
 
+def event_storage(settings: Settings) -> dict[str, Any]:
+    """Where runs, events and schedules are kept: PostgreSQL where it is set, else SQLite files.
+
+    The password stays in the environment: the file names the variable.
+    """
+    if settings.dagster_postgres_url is not None:
+        return {"postgres": {"postgres_url": {"env": POSTGRES_VARIABLE}}}
+    return {"sqlite": {"base_dir": str(settings.dagster_home)}}
+
+
 def compute_logs(settings: Settings) -> dict[str, Any]:
     """Where the output of steps goes: the bucket in `gcp`, else a folder."""
     folder = str(settings.dagster_home / "compute_logs")
@@ -55,7 +65,7 @@ def compute_logs(settings: Settings) -> dict[str, Any]:
 
 
 def create_databases() -> None:
-    """Create the instance's SQLite files, before several processes do it at the same time and break them."""
+    """Create the instance's tables, before several processes do it at the same time and break them."""
     import dagster as dg  # noqa: PLC0415  (seconds to import)
 
     with dg.DagsterInstance.get() as instance:

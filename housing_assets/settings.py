@@ -3,14 +3,20 @@
 The names are the project's one spelling everywhere; `.env.example` lists them all.
 """
 
+import os
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from dotenv import load_dotenv
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+POSTGRES_VARIABLE = "DAGSTER_POSTGRES_URL"
+POSTGRES_SCHEMES = ("postgresql://", "postgres://")
+# A secret's variable with this behind its name holds the path of a file that has the secret.
+FILE_SUFFIX = "_FILE"
 PLACEHOLDERS = frozenset({"changeme", "change-me", "todo", "xxx", "none", "null"})
 
 
@@ -106,6 +112,10 @@ class Settings(BaseSettings):
     smtp_security: Literal["starttls", "tls", "plain"] = Field("starttls", validation_alias="SMTP_SECURITY")
     smtp_username: str | None = Field(None, validation_alias="SMTP_USERNAME")
     smtp_password: SecretStr | None = Field(None, validation_alias="SMTP_PASSWORD")
+    # Where Dagster keeps runs and events, in place of SQLite files.
+    dagster_postgres_url: SecretStr | None = Field(None, validation_alias=POSTGRES_VARIABLE)
+    # Who works on tables in parts and on trials of the sweep: this machine, or a Dask cluster.
+    compute: str = Field("local", pattern=r"^(local|dask://.+:\d+)$", validation_alias="HOUSING_COMPUTE")
     executor: Executor = Field(Executor.IN_PROCESS, validation_alias="HOUSING_EXECUTOR")
     port: int = Field(8080, ge=1, le=65535, validation_alias="PORT")
     dagster_port: int = Field(3000, ge=1, le=65535, validation_alias="DAGSTER_PORT")
@@ -119,7 +129,23 @@ class Settings(BaseSettings):
         Libraries that read their own names (`WANDB_API_KEY`, `STORAGE_EMULATOR_HOST`) then see them too.
         """
         load_dotenv(".env", override=False)
+        cls._read_secret_files()
         return cls()
+
+    @classmethod
+    def _read_secret_files(cls) -> None:
+        """Put secrets in files (`<NAME>_FILE`, as container engines mount them) into the environment."""
+        for field in cls.model_fields.values():
+            name = str(field.validation_alias)
+            path = os.environ.get(name + FILE_SUFFIX)
+            if path is None or SecretStr not in get_args(field.annotation):
+                continue
+            if name in os.environ:
+                raise SettingsError(f"{name} and {name}{FILE_SUFFIX} are both set: remove one of them")
+            try:
+                os.environ[name] = Path(path).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise SettingsError(f"{name}{FILE_SUFFIX}: cannot read {path}: {error}") from error
 
     @model_validator(mode="after")
     def _deployment_is_complete(self) -> Self:
@@ -141,10 +167,22 @@ class Settings(BaseSettings):
                 problems.append(f"HOUSING_DEPLOYMENT is not gcp: revisions read the bucket {needed_by}")
             if self.cloud_run_image is None:
                 problems.append(f"CLOUD_RUN_IMAGE is not set: set it to the service's image {needed_by}")
+        problems += self._postgres_problems()
         problems += self._alert_problems()
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _postgres_problems(self) -> list[str]:
+        if self.dagster_postgres_url is None:
+            return []
+        if not self.dagster_postgres_url.get_secret_value().startswith(POSTGRES_SCHEMES):
+            return [
+                f"{POSTGRES_VARIABLE} is no address of a database: set it to postgresql://user:password@host/name"
+            ]
+        if find_spec("dagster_postgres") is None:
+            return [f"{POSTGRES_VARIABLE} needs dagster-postgres: pip install 'housing-assets[postgres]'"]
+        return []
 
     def _alert_problems(self) -> list[str]:
         problems = []
