@@ -34,6 +34,7 @@ def build_resources(settings: Settings) -> dict[str, object]:
         ),
         "sweep": SweepResource(
             folder=str((settings.home / "sweeps").resolve()),
+            compute=settings.compute,
             wandb_project=settings.wandb_project,
             wandb_entity=settings.wandb_entity,
             wandb_online=settings.wandb_api_key is not None,

@@ -1,14 +1,19 @@
 """A real Dask cluster for tests: a scheduler and worker processes, started as people start them."""
 
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 from distributed import Client
 
+from housing_assets.engines import DaskEngine
 from housing_assets_tests.conftest import free_port
 
 START_SECONDS = 60.0
@@ -73,3 +78,28 @@ def dask_cluster(folder: Path, workers: int = 2) -> Iterator[DaskCluster]:
         yield cluster
     finally:
         cluster.stop()
+
+
+def killing(victims: Path, fatal: Collection[str], work: Any, item: Any) -> Any:
+    """Do a piece of work; whoever is first at a fatal one is killed once it is done, before it is told."""
+    result = work(item)
+    name = work.func.__name__
+    if name in fatal:
+        try:
+            (victims / name).touch(exist_ok=False)
+        except FileExistsError:
+            return result
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+
+class KillingEngine(DaskEngine):
+    """A cluster that loses a worker amid each kind of fatal work; a file in `victims` says that it has."""
+
+    def __init__(self, cluster: DaskCluster, victims: Path, fatal: Collection[str]) -> None:
+        super().__init__(f"127.0.0.1:{cluster.port}")
+        self._victims, self._fatal = victims, fatal
+
+    def map(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """As any cluster does."""
+        return super().map(partial(killing, self._victims, self._fatal, work), items)

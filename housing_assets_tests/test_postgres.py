@@ -75,7 +75,7 @@ class Daemon:
     def _start(self) -> "subprocess.Popen[bytes]":
         command = [str(PROGRAMS / "dagster-daemon"), "run", "-w", str(self._workspace)]
         with (self._workspace.parent / "daemon.log").open("ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            return subprocess.Popen(command, env=os.environ, stdout=log, stderr=log, start_new_session=True)
 
     def kill_and_start_again(self) -> None:
         """SIGKILL the daemon alone: runs that it launched go on."""
@@ -112,6 +112,7 @@ def launch_backfill(workspace: Path) -> str:
         capture_output=True,
         text=True,
         check=True,
+        env=os.environ,
     ).stdout
     launched = json.loads(answer)["data"]["launchPartitionBackfill"]
     assert launched["__typename"] == "LaunchBackfillSuccess", launched

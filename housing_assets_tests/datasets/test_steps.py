@@ -1,9 +1,6 @@
 """Tables in parts: the same rows, hashes and errors as in memory, by whoever works on them, killed or not."""
 
-import functools
 import itertools
-import os
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +12,7 @@ from benchmarks.block_groups import block_groups
 from housing_assets.datasets import dataset as datasets
 from housing_assets.datasets import steps
 from housing_assets.datasets.dataset import Dataset, find_dataset, manifest_name, read_part
-from housing_assets.engines import DaskEngine, Engine, EngineUnavailable, LocalEngine, engine_at
+from housing_assets.engines import Engine, EngineUnavailable, LocalEngine, engine_at
 from housing_assets.formats import FormatError
 from housing_assets.io_managers import store_value
 from housing_assets.ml import cleaning
@@ -25,7 +22,7 @@ from housing_assets.ml.split import TEST_FRACTION, split
 from housing_assets.sources import NotANumber, SourceMissing, list_files
 from housing_assets.storage import LocalStore, open_store
 from housing_assets_tests.conftest import free_port
-from housing_assets_tests.dask_cluster import DaskCluster, dask_cluster
+from housing_assets_tests.dask_cluster import DaskCluster, KillingEngine, dask_cluster
 
 FILES, FILE_ROWS = 3, 1_000
 # Steps that kill a worker: rows on their way to their part, and rows that arrive there.
@@ -156,37 +153,13 @@ def test_processors_of_this_machine_and_a_cluster_make_the_same_tables(
     assert hashes[0] == hashes[1] == hashes[2]
 
 
-def killing(victims: Path, work: Callable, item: object) -> object:
-    """Do a piece of work; whoever is first at a fatal one is killed after it has stored its result."""
-    result = work(item)
-    name = work.func.__name__
-    if name in FATAL:
-        try:
-            (victims / name).touch(exist_ok=False)
-        except FileExistsError:
-            return result
-        os.kill(os.getpid(), signal.SIGKILL)
-    return result
-
-
-class KillingEngine(DaskEngine):
-    """A cluster that loses a worker in the middle of each fatal step."""
-
-    def __init__(self, cluster: DaskCluster, victims: Path) -> None:
-        super().__init__(f"127.0.0.1:{cluster.port}")
-        self._victims = victims
-
-    def map(self, work: Callable, items: list) -> list:
-        return super().map(functools.partial(killing, self._victims, work), items)
-
-
 def test_workers_that_are_killed_cost_no_row(
     source: str, tmp_path: Path, in_memory: dict[str, pd.DataFrame], cluster: DaskCluster, small_parts: None
 ) -> None:
     victims = tmp_path / "victims"
     victims.mkdir()
     before = sum(process.poll() is None for process in cluster.workers)
-    found = worked(source, tmp_path / "root", KillingEngine(cluster, victims))
+    found = worked(source, tmp_path / "root", KillingEngine(cluster, victims, FATAL))
     assert {path.name for path in victims.iterdir()} == set(FATAL)
     assert sum(process.poll() is None for process in cluster.workers) == before - len(FATAL)
     assert found.hashes == {name: content_hash(frame) for name, frame in in_memory.items()}
