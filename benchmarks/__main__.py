@@ -3,10 +3,11 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,7 @@ from benchmarks import (
     prediction,
     published,
     releasing,
+    scaling,
     search,
     serving,
     sharing,
@@ -49,6 +51,7 @@ class Benchmark(StrEnum):
     PUBLISHED = "published"
     SHARING = "sharing"
     MONITORING = "monitoring"
+    SCALE = "scale"
 
 
 WITH_LOAD = {Benchmark.SERVING, Benchmark.RELEASING}
@@ -108,6 +111,13 @@ def main(
         int, typer.Option(min=1, help="Predictions of the day that is monitored.")
     ] = monitoring.FULL.predictions,
     only: Annotated[list[Benchmark] | None, typer.Option(help="Measure this; may be given again.")] = None,
+    largest_table: Annotated[
+        int,
+        typer.Option(min=scaling.SIZES[0], help="Rows of the largest table that is brought to the split."),
+    ] = scaling.SIZES[1],
+    image: Annotated[
+        Path | None, typer.Option(help="Draw how tables scale to this file, such as docs/images/scale.png.")
+    ] = None,
     source: Annotated[
         str, typer.Option(help="Table that the published forest is compared on: a path or a URL.")
     ] = PACKAGED_LOCATION,
@@ -126,7 +136,7 @@ def main(
     if not quick:
         scale = replace(scale, monitoring=monitoring.MonitoringScale(predictions, None))
     progress = Console(stderr=True, highlight=False)
-    if chosen - WITH_LOAD - {Benchmark.PUBLISHED, Benchmark.MONITORING}:
+    if chosen - WITH_LOAD - {Benchmark.PUBLISHED, Benchmark.MONITORING, Benchmark.SCALE}:
         _training(chosen, scale, repeats, progress)
     if Benchmark.PUBLISHED in chosen:
         _published(scale, source, progress)
@@ -136,6 +146,9 @@ def main(
         _releasing(scale, repeats, progress)
     if Benchmark.MONITORING in chosen:
         _monitoring(scale, repeats, progress)
+    if Benchmark.SCALE in chosen:
+        sizes = [size for size in scaling.SIZES if size < largest_table] + [largest_table]
+        _scale(scaling.QUICK_SIZES if quick else sizes, image, progress)
 
 
 def _training(chosen: set[Benchmark], scale: Scale, repeats: int, progress: Console) -> None:
@@ -196,6 +209,18 @@ def _monitoring(scale: Scale, repeats: int, progress: Console) -> None:
         found = monitoring.measure(training_rows(), repeats, tell, scale.monitoring)
     title = f"A day of {scale.monitoring.predictions:,} predictions"
     Console().print(readings_table(title, found))
+
+
+def _scale(sizes: Sequence[int], image: Path | None, progress: Console) -> None:
+    tell = partial(_tell, progress, Benchmark.SCALE)
+    try:
+        with progress.status("measuring tables of growing size"):
+            found = scaling.measure(sizes, scaling.LARGEST_ON_CLUSTER, tell)
+    except MeasurementRefused as error:
+        sys.exit(f"Scale was not measured: {error}")
+    Console().print(scaling.scaling_table(found))
+    if image is not None:
+        scaling.draw(found, image)
 
 
 def _tell(progress: Console, title: str, what: str) -> None:

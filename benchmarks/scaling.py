@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import psutil
+from matplotlib.figure import Figure
 from rich.table import Table
 
 from benchmarks.block_groups import write_files
@@ -35,7 +36,8 @@ from housing_assets.sources import list_files
 Result = TypeVar("Result")
 
 SIZES = (20_000, 200_000, 2_000_000, 20_000_000)
-DEFAULT_LARGEST = 2_000_000
+QUICK_SIZES = (1_000, 2_000)
+LARGEST_ON_CLUSTER = 2_000_000
 CLUSTER = "cluster"
 ENGINES = (LOCAL, CLUSTER)
 ALL_STEPS = "all"
@@ -73,14 +75,14 @@ class Measured:
     hashes: list[str]
 
 
-def measure(largest: int, largest_on_cluster: int, tell: Progress) -> list[Step]:
-    """Measure every size up to the largest on this machine, and up to another one on the cluster.
+def measure(sizes: Sequence[int], largest_on_cluster: int, tell: Progress) -> list[Step]:
+    """Measure tables of these sizes on this machine, and those that are not too large for it on the cluster.
 
     Raises:
         MeasurementRefused: a step failed, or the engines made different tables.
     """
     found: list[Step] = []
-    for rows in [size for size in SIZES if size < largest] + [largest]:
+    for rows in sizes:
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "source")
             write_files(rows, source)
@@ -250,6 +252,32 @@ def scaling_table(found: Sequence[Step]) -> Table:
         table.add_row(f"{rows:,}" if rows != previous else "", name, *cells)
         previous = rows
     return table
+
+
+def draw(found: Sequence[Step], path: Path) -> None:
+    """Time and memory over rows as a picture, next to what they shall not exceed."""
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    time_axes, memory_axes = figure.subplots(1, 2)
+    for engine, marker in zip(ENGINES, "os", strict=True):
+        whole = [step for step in found if step.name == ALL_STEPS and step.engine == engine]
+        rows = [step.rows for step in whole]
+        label = f"{engine}, {os.cpu_count()} processes"
+        time_axes.plot(rows, [step.cpu_seconds for step in whole], marker=marker, label=label)
+        memory_axes.plot(rows, [step.megabytes / 1e3 for step in whole], marker=marker, label=label)
+    local = [step for step in found if step.name == ALL_STEPS and step.engine == LOCAL]
+    reference, last = local[-2:]
+    allowed = [reference.cpu_seconds, GOAL_GROWTH * reference.cpu_seconds * last.rows / reference.rows]
+    time_axes.plot([reference.rows, last.rows], allowed, "--", color="grey", label=f"{GOAL_GROWTH} x linear")
+    memory_axes.axhline(GOAL_MEGABYTES / 1e3, linestyle="--", color="grey", label="limit")
+    time_axes.set(title="CPU time from raw rows to the split", ylabel="seconds, all processes", yscale="log")
+    memory_axes.set(
+        title="Most memory in use", ylabel="GB, all processes", ylim=(0, 1.1 * GOAL_MEGABYTES / 1e3)
+    )
+    for axes in (time_axes, memory_axes):
+        axes.set(xlabel="rows of the source", xscale="log")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

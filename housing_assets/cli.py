@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.table import Table
 
@@ -43,9 +42,6 @@ def load_settings() -> Settings:
         for problem in error.errors():
             place = ".".join(str(part) for part in problem["loc"])
             fail(f"{place + ': ' if place else ''}{problem['msg'].removeprefix('Value error, ')}", code=2)
-        raise
-    except SettingsError as error:
-        fail(str(error), code=2)
         raise
 
 

@@ -69,4 +69,9 @@ def build_executor(settings: Settings) -> dg.ExecutorDefinition:
     """How the steps of a run execute, by value."""
     if settings.executor is Executor.MULTIPROCESS:
         return dg.multiprocess_executor
+    if settings.executor is Executor.K8S:
+        from dagster_k8s import k8s_job_executor  # noqa: PLC0415  (an optional dependency)
+
+        executor: dg.ExecutorDefinition = k8s_job_executor
+        return executor
     return dg.in_process_executor

@@ -3,20 +3,17 @@
 The names are the project's one spelling everywhere; `.env.example` lists them all.
 """
 
-import os
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from dotenv import load_dotenv
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 POSTGRES_VARIABLE = "DAGSTER_POSTGRES_URL"
-POSTGRES_SCHEMES = ("postgresql://", "postgres://")
-# A secret's variable with this behind its name holds the path of a file that has the secret.
-FILE_SUFFIX = "_FILE"
+POSTGRES_SCHEMES = ("postgresql://", "postgresql+")
 PLACEHOLDERS = frozenset({"changeme", "change-me", "todo", "xxx", "none", "null"})
 
 
@@ -25,6 +22,14 @@ class Executor(StrEnum):
 
     IN_PROCESS = "in_process"
     MULTIPROCESS = "multiprocess"
+    K8S = "k8s"
+
+
+class RunLauncher(StrEnum):
+    """Where runs execute: as processes beside the daemon, or as jobs of a Kubernetes cluster."""
+
+    DEFAULT = "default"
+    K8S = "k8s"
 
 
 class DeploymentTargetName(StrEnum):
@@ -116,6 +121,12 @@ class Settings(BaseSettings):
     dagster_postgres_url: SecretStr | None = Field(None, validation_alias=POSTGRES_VARIABLE)
     # Who works on tables in parts and on trials of the sweep: this machine, or a Dask cluster.
     compute: str = Field("local", pattern=r"^(local|dask://.+:\d+)$", validation_alias="HOUSING_COMPUTE")
+    run_launcher: RunLauncher = Field(RunLauncher.DEFAULT, validation_alias="HOUSING_RUN_LAUNCHER")
+    # What its jobs are made of: service account, config maps and secrets of the environment, namespace.
+    k8s_namespace: str = Field("default", validation_alias="HOUSING_K8S_NAMESPACE")
+    k8s_image: str | None = Field(None, validation_alias="HOUSING_K8S_IMAGE")
+    k8s_service_account: str = Field("dagster", validation_alias="HOUSING_K8S_SERVICE_ACCOUNT")
+    k8s_env: str = Field("housing-env", validation_alias="HOUSING_K8S_ENV")
     executor: Executor = Field(Executor.IN_PROCESS, validation_alias="HOUSING_EXECUTOR")
     port: int = Field(8080, ge=1, le=65535, validation_alias="PORT")
     dagster_port: int = Field(3000, ge=1, le=65535, validation_alias="DAGSTER_PORT")
@@ -129,23 +140,7 @@ class Settings(BaseSettings):
         Libraries that read their own names (`WANDB_API_KEY`, `STORAGE_EMULATOR_HOST`) then see them too.
         """
         load_dotenv(".env", override=False)
-        cls._read_secret_files()
         return cls()
-
-    @classmethod
-    def _read_secret_files(cls) -> None:
-        """Put secrets in files (`<NAME>_FILE`, as container engines mount them) into the environment."""
-        for field in cls.model_fields.values():
-            name = str(field.validation_alias)
-            path = os.environ.get(name + FILE_SUFFIX)
-            if path is None or SecretStr not in get_args(field.annotation):
-                continue
-            if name in os.environ:
-                raise SettingsError(f"{name} and {name}{FILE_SUFFIX} are both set: remove one of them")
-            try:
-                os.environ[name] = Path(path).read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise SettingsError(f"{name}{FILE_SUFFIX}: cannot read {path}: {error}") from error
 
     @model_validator(mode="after")
     def _deployment_is_complete(self) -> Self:
@@ -168,6 +163,7 @@ class Settings(BaseSettings):
             if self.cloud_run_image is None:
                 problems.append(f"CLOUD_RUN_IMAGE is not set: set it to the service's image {needed_by}")
         problems += self._postgres_problems()
+        problems += self._k8s_problems()
         problems += self._alert_problems()
         if problems:
             raise ValueError("; ".join(problems))
@@ -183,6 +179,31 @@ class Settings(BaseSettings):
         if find_spec("dagster_postgres") is None:
             return [f"{POSTGRES_VARIABLE} needs dagster-postgres: pip install 'housing-assets[postgres]'"]
         return []
+
+    def _k8s_problems(self) -> list[str]:
+        wanted = {
+            "HOUSING_EXECUTOR": self.executor is Executor.K8S,
+            "HOUSING_RUN_LAUNCHER": self.run_launcher is RunLauncher.K8S,
+        }
+        problems = [
+            f"{name}=k8s needs dagster-k8s: pip install 'housing-assets[k8s]'"
+            for name, chosen in wanted.items()
+            if chosen and find_spec("dagster_k8s") is None
+        ]
+        if wanted["HOUSING_RUN_LAUNCHER"]:
+            if self.k8s_image is None:
+                problems.append(
+                    "HOUSING_K8S_IMAGE is not set: set it to the image of runs (HOUSING_RUN_LAUNCHER=k8s)"
+                )
+            if self.dagster_postgres_url is None:
+                problems.append(
+                    f"{POSTGRES_VARIABLE} is not set: pods share no SQLite file (HOUSING_RUN_LAUNCHER=k8s)"
+                )
+        elif wanted["HOUSING_EXECUTOR"]:
+            problems.append(
+                "HOUSING_RUN_LAUNCHER is not k8s: steps in pods need runs in pods (HOUSING_EXECUTOR=k8s)"
+            )
+        return problems
 
     def _alert_problems(self) -> list[str]:
         problems = []

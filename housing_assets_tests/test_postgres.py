@@ -38,14 +38,12 @@ def postgres() -> Iterator[str]:
 
 @pytest.fixture
 def home(tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The instance's folder as the commands of the product prepare it; the secret is a file."""
+    """The instance's folder as the commands of the product prepare it."""
     monkeypatch.setattr(os, "environ", os.environ.copy())
     for field in Settings.model_fields.values():
         os.environ.pop(str(field.validation_alias), None)
-    secret = tmp_path / "dagster_postgres_url"
-    secret.write_text(f"{postgres}\n")
     os.environ |= {
-        "DAGSTER_POSTGRES_URL_FILE": str(secret),
+        "DAGSTER_POSTGRES_URL": postgres,
         "HOUSING_HOME": str(tmp_path / "home"),
         "COUNTED_FOLDER": str(tmp_path),
     }
@@ -104,17 +102,13 @@ def launch_backfill(workspace: Path) -> str:
         "partitionNames": list(WANTED),
         "title": "All of them",
     }
-    answer = subprocess.run(
-        [
-            *(str(PROGRAMS / "dagster-graphql"), "-w", str(workspace)),
-            *("-t", LAUNCH, "-v", json.dumps({"params": params})),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ,
-    ).stdout
-    launched = json.loads(answer)["data"]["launchPartitionBackfill"]
+    answer = workspace.parent / "answer.json"
+    command = [
+        *(str(PROGRAMS / "dagster-graphql"), "-w", str(workspace), "-o", str(answer)),
+        *("-t", LAUNCH, "-v", json.dumps({"params": params})),
+    ]
+    subprocess.run(command, check=True, env=os.environ)
+    launched = json.loads(answer.read_text())["data"]["launchPartitionBackfill"]
     assert launched["__typename"] == "LaunchBackfillSuccess", launched
     return str(launched["backfillId"])
 

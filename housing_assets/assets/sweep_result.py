@@ -37,6 +37,7 @@ class SweepConfig(dg.Config):
 
 @snapshot_asset(
     group="training",
+    heavy=True,
     kinds={"optuna", "wandb", "yaml"},
     stored_at="models/06-sweep/{snapshot}/best_params.yaml",
 )

@@ -14,10 +14,12 @@ from housing_assets.ml.split import TEST_FRACTION, compare_sets
 from housing_assets.partitions import SNAPSHOTS
 from housing_assets.snapshot_asset import (
     CODE_VERSION,
+    LIGHT,
     OWNERS,
     TRANSIENT_RETRIES,
     blocking_check,
     object_metadata,
+    step_resources,
     validation_result,
 )
 from housing_assets.tables import Table, sample_of
@@ -67,6 +69,7 @@ def set_out(stored_at: str, what: str) -> dg.AssetOut:
     ],
     partitions_def=SNAPSHOTS,
     retry_policy=TRANSIENT_RETRIES,
+    op_tags=step_resources(*LIGHT),
 )
 def train_test_sets(
     context: dg.AssetExecutionContext,
