@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  \033[36m%-8s\033[0m %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  \033[36m%-13s\033[0m %s\n", $$1, $$2}'
 
 .PHONY: demo
 demo: setup ## Train on the packaged table, register the model, serve it and ask for one price
@@ -90,18 +90,68 @@ sbom: setup ## Write what each image is made of to build/sbom/ (CycloneDX)
 	    --output-reproducible -o build/sbom/$$image.cdx.json && echo build/sbom/$$image.cdx.json || exit 1; \
 	done
 
-.PHONY: lint-shipping
-lint-shipping: setup ## Lint Dockerfile, Compose file, workflows and Dependabot's configuration
-	@$(BIN)/hadolint Dockerfile
-	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
-	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	@$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
-	@$(BIN)/shellcheck deploy/compose/make-secrets .ci/run
-	@$(BIN)/zizmor --offline --quiet --persona=auditor .github
+# Values of the targets below come from the environment and stay there, so that no shell reads them as code.
+export IMAGE TAG REGISTRY REASON
+.PHONY: image
+image: ## Build one image: IMAGE=assets, serving or webapp, TAG=its tag
+	@docker build --target "$${IMAGE:?}" --tag "housing-$$IMAGE:$${TAG:?}" \
+	  --build-arg "GIT_COMMIT=$$(git rev-parse HEAD)" .
 
+.PHONY: push
+push: ## Push IMAGE with TAG to REGISTRY, signed in by REGISTRY_TOKEN
+	@printf %s "$${REGISTRY_TOKEN:?}" | \
+	  docker login --username oauth2accesstoken --password-stdin "https://$${REGISTRY%%/*}"
+	@docker tag "housing-$${IMAGE:?}:$${TAG:?}" "$${REGISTRY:?}/$$IMAGE:$$TAG"
+	@docker push "$$REGISTRY/$$IMAGE:$$TAG"
+
+.PHONY: train
+train: setup ## Train on the newest snapshot and register a version
+	@$(BIN)/housing train
+
+.PHONY: deploy
+deploy: setup ## Try the newest version that has won out, then promote it or take it back
+	@$(BIN)/housing release deploy $${GITHUB_OUTPUT:+--outputs "$$GITHUB_OUTPUT"}
+
+.PHONY: check-release
+check-release: setup ## Ask the service for a price; fail unless the released version answers
+	@$(BIN)/housing release check
+
+.PHONY: rollback
+rollback: setup ## Let the version before serve again, for a REASON
+	@$(BIN)/housing release rollback --reason "$${REASON:?}"
+
+.PHONY: monitor
+monitor: setup ## Look at what was served yesterday
+	@$(BIN)/housing monitor
+
+.PHONY: alerts
+alerts: setup ## Open and close alerts as the newest reports say; fail while a critical one is open
+	@$(BIN)/housing alerts watch
+
+.PHONY: lint-shipping
+lint-shipping: lint-image lint-compose lint-workflows lint-scripts ## Lint images, Compose file, workflows and scripts
+
+.PHONY: lint-image lint-compose lint-workflows lint-scripts
+lint-image: setup
+	@$(BIN)/hadolint Dockerfile
+lint-compose: setup
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml
+lint-workflows: setup
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/actionlint
+	@$(BIN)/zizmor --offline --quiet .github
+lint-scripts: setup
+	@$(BIN)/shellcheck deploy/compose/make-secrets .ci/run .ci/install-programs
+
+# In tests, only what has the form of a key: passwords that are none abound there.
+FORMS := --disable-plugin KeywordDetector --disable-plugin BasicAuthDetector \
+  --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString
+TEXTS := ':!*.lock' ':!*.png' ':!*.csv'
 .PHONY: scan-secrets
 scan-secrets: setup ## Fail when a file under version control holds what looks like a secret
-	@git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
+	@git ls-files -z -- $(TEXTS) ':!housing_assets_tests' | xargs -0 $(BIN)/detect-secrets-hook
+	@git ls-files -z -- $(TEXTS) housing_assets_tests | xargs -0 $(BIN)/detect-secrets-hook $(FORMS)
 
 .PHONY: audit
 audit: setup ## Fail when a locked dependency has a known vulnerability

@@ -36,7 +36,7 @@ def operation(method: str, path: str, one: Schema) -> str:
     for content in one.get("requestBody", {}).get("content", {}).values():
         parts.append(f"Takes {type_of(content['schema'])}:")
         example = next(iter(content["examples"].values()))["value"]
-        parts.append(f"```json\n{json.dumps(example)}\n```")
+        parts.append(f"```json\n{json.dumps(example, indent=2)}\n```")
     rows = [row for status, answer in one["responses"].items() for row in answer_rows(status, answer)]
     return "\n\n".join([*parts, table(["status", "answers", "says"], rows)])
 

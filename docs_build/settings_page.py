@@ -52,14 +52,15 @@ def settings_page() -> str:
     listed = {name for group in groups for name in group.names}
     if different := listed ^ set(LIBRARIES).union(*readers.values()):
         raise ValueError(f".env.example and the settings differ in {', '.join(sorted(different))}")
-    parts = [INTRODUCTION]
+    # The tables of this page are one table to the eye: their columns stand below each other.
+    parts = [INTRODUCTION, '<div class="aligned" markdown>']
     for group in groups:
         rows = [
             row(name, {who: fields[name] for who, fields in readers.items() if name in fields})
             for name in group.names
         ]
         parts += [" ".join(group.text), table(["name", "value", "default", "read by"], rows)]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, "</div>"])
 
 
 def groups_of(example: str) -> Iterator[Group]:

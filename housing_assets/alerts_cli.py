@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,6 +48,39 @@ def open_alerts(context: typer.Context) -> None:
             soft_wrap=True,
         )
     if any(alert.severity == "critical" for alert in book.opened):
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog=epilog(
+        ("housing alerts watch", "once, as a workflow does that runs no daemon"),
+        done="no critical alert is open",
+        failed="1: a critical one is, or it could not be looked at",
+    ),
+)
+def watch() -> None:
+    """Open and close alerts as the newest reports say, and tell the channels; exit 1 on a critical one.
+
+    The sensor `raise_alerts` does the same where a daemon runs.
+    """
+    from housing_assets.alerts.book import AlertBookConflict  # noqa: PLC0415
+    from housing_assets.alerts.channels import ChannelValues, open_channels  # noqa: PLC0415
+    from housing_assets.alerts.watch import watch as look_at  # noqa: PLC0415
+    from housing_assets.cli import fail  # noqa: PLC0415
+    from housing_assets.storage import open_store  # noqa: PLC0415
+
+    settings = _settings()
+    channels = open_channels(ChannelValues(**settings.alerts, **settings.alert_secrets))
+    with _clear_errors():
+        try:
+            look = look_at(open_store(settings.storage_root), channels, datetime.now(UTC))
+        except AlertBookConflict as error:
+            fail(f"{error}: somebody else looks at the same time")
+            return
+    for problem in look.problems:
+        console.print(f"[yellow]problem[/] {escape(problem)}", soft_wrap=True)
+    console.print(_table(look.opened) if look.opened else "no alert is open")
+    if any(alert.severity == "critical" for alert in look.opened):
         raise typer.Exit(1)
 
 

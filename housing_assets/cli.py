@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from housing_assets import alerts_cli, containers_cli, doctor_cli, predict_cli, release_cli
+from housing_assets import alerts_cli, containers_cli, doctor_cli, monitor_cli, predict_cli, release_cli
 from housing_assets.command_help import epilog
 from housing_assets.completion import complete_snapshot
 from housing_assets.settings import Settings
@@ -215,4 +215,5 @@ app.command("run", rich_help_panel=SERVICES, epilog=containers_cli.RUN_EPILOG)(c
 app.command("probe", rich_help_panel=SERVICES, epilog=containers_cli.PROBE_EPILOG)(containers_cli.probe_part)
 app.add_typer(release_cli.app, rich_help_panel=OPERATIONS)
 app.add_typer(alerts_cli.app, rich_help_panel=OPERATIONS)
+app.command(rich_help_panel=OPERATIONS, epilog=monitor_cli.EPILOG)(monitor_cli.monitor)
 app.command(rich_help_panel=OPERATIONS, epilog=doctor_cli.EPILOG)(doctor_cli.doctor)

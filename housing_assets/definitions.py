@@ -51,3 +51,8 @@ def training_job_definition() -> dg.JobDefinition:
 def deployment_job_definition() -> dg.JobDefinition:
     """`deployment_job`, likewise."""
     return build_definitions(Settings.load()).resolve_job_def("deployment_job")
+
+
+def monitoring_job_definition() -> dg.JobDefinition:
+    """`monitoring_job`, likewise."""
+    return build_definitions(Settings.load()).resolve_job_def("monitoring_job")

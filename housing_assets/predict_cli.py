@@ -118,10 +118,8 @@ def predict(
     kinds = _formats(source, output, input_format, output_format)
     model = _model(version, bundle)
     started = time.monotonic()
-    # As Ctrl-C does: what is half-written goes.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        with _opened(source, kinds[0]) as file, _written(output, strict) as target:
+        with _tidy_end(), _opened(source, kinds[0]) as file, _written(output, strict) as target:
             outcome = _priced(file, source, kinds, model, target)
             if strict and outcome.rejected:
                 raise _Rejected
@@ -135,6 +133,16 @@ def predict(
     _tell(outcome, model, time.monotonic() - started)
     if outcome.rejected:
         raise typer.Exit(SOME_REJECTED)
+
+
+@contextmanager
+def _tidy_end() -> Iterator[None]:
+    """SIGTERM ends it as Ctrl-C does: what is half-written goes."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _formats(
@@ -243,7 +251,7 @@ def _priced(
 
         def write(priced: "PricedPiece") -> None:
             writer.write(priced)
-            tell(priced.rows)
+            tell(priced.rows, priced.piece.input_bytes)
 
         return price_rows(read_pieces(file, kinds[0], name), model.bundle, name, write)
 
@@ -263,24 +271,23 @@ def _progress(file: BinaryIO, source: str) -> "Iterator[_Told]":
         disable=not console.is_terminal,
     )
     with bar:
-        yield _Told(bar, file, size)
+        yield _Told(bar, size)
 
 
 class _Told:
-    """Moves the bar by what was read, and says how many rows are priced."""
+    """Moves the bar, and says how many rows are priced."""
 
-    def __init__(self, bar: Progress, file: BinaryIO, size: int | None) -> None:
-        self._bar, self._file, self._size = bar, file, size
+    def __init__(self, bar: Progress, size: int | None) -> None:
+        self._bar = bar
         self._task = bar.add_task("reading", total=size)
         self._rows = 0
         self._started = time.monotonic()
 
-    def __call__(self, rows: int) -> None:
+    def __call__(self, rows: int, input_bytes: int) -> None:
         self._rows += rows
         speed = self._rows / max(time.monotonic() - self._started, 1e-9)
-        read = None if self._size is None else min(self._file.tell(), self._size)
         text = f"{self._rows:,} rows priced, {speed:,.0f} rows/s"
-        self._bar.update(self._task, completed=read, description=text)
+        self._bar.update(self._task, advance=input_bytes, description=text)
 
 
 def _tell(outcome: "Outcome", model: "LoadedModel", seconds: float) -> None:

@@ -133,10 +133,12 @@ def deploy(
     """Try a version out next to the one that serves, then promote it or take it back: `deployment_job`."""
     import dagster as dg  # noqa: PLC0415
 
-    from housing_assets import training  # noqa: PLC0415
-    from housing_assets.instance import prepare_instance  # noqa: PLC0415
+    from housing_assets.instance import prepare_instance, quieten_dagster  # noqa: PLC0415
 
     settings = _settings()
+    quieten_dagster()
+    from housing_assets import training  # noqa: PLC0415  (loads the whole graph)
+
     prepare_instance(settings)
     with _clear_errors():
         before = _target(settings).status().stable

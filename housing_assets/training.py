@@ -8,7 +8,11 @@ from typing import Any
 
 import dagster as dg
 
-from housing_assets.definitions import deployment_job_definition, training_job_definition
+from housing_assets.definitions import (
+    deployment_job_definition,
+    monitoring_job_definition,
+    training_job_definition,
+)
 
 QUIET_CONSOLE = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 INVOCATION_TAG = "housing/invocation"
@@ -152,6 +156,18 @@ def deploy(
     config = {} if version is None else {"model_version": version}
     run_config = {"ops": {"api_deployment": {"config": config}}}
     return _execute(instance, deployment_job_definition, run_config, {}, lambda *_: None, on_message)
+
+
+def monitor(instance: dg.DagsterInstance, day: str, *, on_message: Callable[[str], None]) -> Outcome:
+    """Execute `monitoring_job` for one UTC day, and return what it told.
+
+    Args:
+        instance: where the run is recorded.
+        day: partition key.
+        on_message: called with what the running step logs.
+    """
+    tags = {"dagster/partition": day}
+    return _execute(instance, monitoring_job_definition, {}, tags, lambda *_: None, on_message)
 
 
 def _execute(

@@ -45,7 +45,7 @@ UPSTREAM = {
     "prediction_log": set(),
     "drift_report": {"prediction_log"},
     "performance_report": {"prediction_log", "drift_report"},
-    "batch_predictions": {"api_deployment"},
+    "batch_predictions": set(),
 }
 BLOCKING_CHECKS = {
     ("raw_housing", "raw_rows_are_valid"),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from dotenv import load_dotenv
 
-SECRETS_FOLDER_VARIABLE = "HOUSING_SECRETS_DIR"
-SECRETS_FOLDER = "/run/secrets"
+FOLDER_VARIABLE = "HOUSING_SECRETS_DIR"
+DEFAULT_FOLDER = "/run/secrets"
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
@@ -20,7 +20,7 @@ def load_environment() -> None:
     Raises:
         PermissionError: a secret cannot be read; the message says which one and what to do.
     """
-    folder = Path(os.environ.get(SECRETS_FOLDER_VARIABLE) or SECRETS_FOLDER)
+    folder = Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)
     for path in sorted(folder.glob("*")) if folder.is_dir() else ():
         if path.is_file() and _VARIABLE.fullmatch(path.name) and path.name not in os.environ:
             os.environ[path.name] = _content(path)

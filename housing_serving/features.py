@@ -280,7 +280,9 @@ def feature_matrix(columns: Columns, spec: FeatureSpec, nearest: Nearest | None 
     matrix[:, middle:end] = category[:, np.newaxis] == spec.known_categories
     matrix[:, end:last] = place[:, similarities : spec.place_size]
     if (around := spec.neighbourhood) is not None:
-        positions, close = np.hsplit(place[:, spec.place_size :], 2)
+        near = spec.place_size + around.compared
+        positions = place[:, spec.place_size : near].astype(np.int64)
+        close = place[:, near:].astype(np.float64)
         traits = comparable([ratios[name] if name in ratios else columns[name] for name in TRAITS])
-        matrix[:, last:] = around.ask_alike(positions.astype(np.int64), close.astype(np.float64), traits)
+        matrix[:, last:] = around.ask_alike(positions, close, traits)
     return matrix.astype(np.float64)

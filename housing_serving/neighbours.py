@@ -55,6 +55,8 @@ ALIKE = {
     "population_per_household": 0.3,
     "bedrooms_per_room": 0.3,
 }
+DIFFERENCES = np.array([ALIKE[trait] for trait in TRAITS])
+INCOME, AGE = TRAITS.index("median_income"), TRAITS.index("housing_median_age")
 # What the least alike count, so that there is always someone to ask.
 LEAST_ALIKE = 1e-6
 # Positions are remembered as float32, which holds no larger whole numbers exactly.
@@ -302,7 +304,7 @@ class Neighbourhood:
 
     @cached_property
     def _income(self) -> FloatArray:
-        income: FloatArray = np.maximum(self.traits[TRAITS.index("median_income")], LEAST_INCOME)
+        income: FloatArray = np.maximum(self.traits[INCOME], LEAST_INCOME)
         return income
 
 
@@ -320,11 +322,13 @@ def comparable(traits: Sequence[FloatArray] | FloatArray) -> FloatArray:
     Returns:
         Shape (n, len(TRAITS)).
     """
-    answer = np.empty((len(traits[0]), len(TRAITS)))
-    for column, (name, values) in enumerate(zip(TRAITS, traits, strict=True)):
-        if name == "median_income":
-            scaled = np.log(np.maximum(values, LEAST_INCOME))
-        else:
-            scaled = values if name == "housing_median_age" else np.log(values)
-        answer[:, column] = scaled / ALIKE[name]
+    answer = np.ones((len(traits[0]), len(TRAITS)))
+    for column, values in enumerate(traits):
+        if column == INCOME:
+            np.maximum(values, LEAST_INCOME, out=answer[:, column])
+        elif column != AGE:
+            answer[:, column] = values
+    np.log(answer, out=answer)
+    answer[:, AGE] = traits[AGE]
+    answer /= DIFFERENCES
     return answer

@@ -147,7 +147,7 @@ RequestId = Annotated[
         alias="X-Request-ID",
         description="Your id for this request, for the service's log: up to 64 letters, digits, `.`, `_` "
         "and `-`. Any other is replaced; the answer has the one that counts.",
-        examples=["6f1c1c0f4e0b4b0f8b7f3f3f1d2c9a55"],
+        examples=["6f1c1c0f4e0b4b0f8b7f3f3f1d2c9a55"],  # pragma: allowlist secret
     ),
 ]
 

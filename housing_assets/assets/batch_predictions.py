@@ -34,7 +34,7 @@ class BatchConfig(dg.Config):
     )
 
 
-@daily_asset(group="batch", kinds={"parquet"}, deps=["api_deployment"])
+@daily_asset(group="batch", kinds={"parquet"})
 def batch_predictions(
     context: dg.AssetExecutionContext,
     config: BatchConfig,

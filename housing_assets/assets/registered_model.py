@@ -171,7 +171,7 @@ class RegistrationConfig(dg.Config):
     )
 
 
-@snapshot_asset(group="training", kinds={"scikitlearn", "mlflow", "onnx"}, stored_at=None)
+@snapshot_asset(group="training", heavy=True, kinds={"scikitlearn", "mlflow", "onnx"}, stored_at=None)
 def registered_model(
     context: dg.AssetExecutionContext,
     config: RegistrationConfig,

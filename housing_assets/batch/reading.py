@@ -20,6 +20,7 @@ from housing_serving.features import NULLABLE_FEATURE, RAW_FEATURES
 # What a quarter of a million rows take; a piece is read, priced and written before the next one.
 CSV_BYTES = 16 * 1024 * 1024
 PIECE_ROWS = 250_000
+MAX_ROW_BYTES = 4 * CSV_BYTES
 OTHER_DELIMITERS = (";", "\t", "|")
 SHOWN_CHARACTERS = 60
 
@@ -48,11 +49,13 @@ class Piece:
         first_row: Number of the first of them; data rows count from 1.
         table: The columns as they were read; all text where they come from CSV.
         unreadable: Why a row has no values at all, by its position in this piece.
+        input_bytes: How much of the input these rows are, in Parquet nearly.
     """
 
     first_row: int
     table: pa.Table
     unreadable: Mapping[int, str] = field(default_factory=dict)
+    input_bytes: int = 0
 
 
 def format_of(name: str) -> Format:
@@ -105,67 +108,75 @@ def check_columns(names: Sequence[str], origin: str) -> None:
 
 
 def _csv_pieces(file: BinaryIO, origin: str) -> Iterator[Piece]:
-    buffered = io.BufferedReader(file) if isinstance(file, io.RawIOBase) else file
-    header = _header(buffered.readline(), origin)
-    empty = pa.table({name: pa.array([], pa.string()) for name in header})
+    header = _header(file.readline(), origin)
+    first_row = 1
+    for block in _blocks(file, origin):
+        piece = _csv_piece(block, header, first_row, origin)
+        first_row += piece.table.num_rows
+        yield piece
+    if first_row == 1:
+        yield Piece(1, pa.table({name: pa.array([], pa.string()) for name in header}))
+
+
+def _blocks(file: BinaryIO, origin: str) -> Iterator[bytes]:
+    """Whole rows, some megabytes at a time.
+
+    Not Arrow's own reader: it waits for the input where neither Ctrl-C nor SIGTERM reaches it.
+    """
+    left = b""
+    while more := file.read(CSV_BYTES):
+        block = left + more
+        end = block.rfind(b"\n")
+        # A line that ends within quotes does not end its row.
+        quotes = block.count(b'"', 0, max(end, 0))
+        while end >= 0 and quotes % 2:
+            before = block.rfind(b"\n", 0, end)
+            quotes -= block.count(b'"', max(before, 0), end)
+            end = before
+        if end < 0 and len(block) > MAX_ROW_BYTES:
+            raise BatchError(f"{origin}: a row does not end: a quotation mark is opened and never closed")
+        left = block[end + 1 :]
+        if block[: end + 1].strip():
+            yield block[: end + 1]
+    if left.strip():
+        yield left
+
+
+def _csv_piece(block: bytes, header: list[str], first_row: int, origin: str) -> Piece:
     ragged: list[arrow_csv.InvalidRow] = []
 
     def keep(row: arrow_csv.InvalidRow) -> str:
         ragged.append(row)
         return "skip"
 
-    options = {
-        # Row by row in one thread: only then are the rows of the wrong length numbered.
-        "read_options": arrow_csv.ReadOptions(column_names=header, use_threads=False, block_size=CSV_BYTES),
-        "parse_options": arrow_csv.ParseOptions(invalid_row_handler=keep, newlines_in_values=True),
-        "convert_options": arrow_csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string())),
-    }
-    first_row = 1
-    for table in _csv_tables(buffered, empty, options, origin):
-        piece = _with_ragged(first_row, table, ragged)
-        first_row += piece.table.num_rows
-        yield piece
-    if ragged:
-        yield _with_ragged(first_row, empty, ragged)
-
-
-def _csv_tables(file: BinaryIO, empty: pa.Table, options: dict[str, Any], origin: str) -> Iterator[pa.Table]:
-    first = file.readline()
-    while first and not first.strip():
-        first = file.readline()
-    if not first:
-        yield empty
-        return
     try:
-        with arrow_csv.open_csv(pa.PythonFile(_Joined(first, file), mode="r"), **options) as reader:
-            for batch in reader:
-                yield pa.Table.from_batches([batch])
+        table = arrow_csv.read_csv(
+            pa.BufferReader(block),
+            # In one thread: only then are the rows of the wrong length numbered.
+            arrow_csv.ReadOptions(column_names=header, use_threads=False, block_size=len(block) + 1),
+            arrow_csv.ParseOptions(invalid_row_handler=keep, newlines_in_values=True),
+            arrow_csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string())),
+        )
     except pa.ArrowInvalid as error:
         raise BatchError(
-            f"{origin}: not a CSV file in UTF-8 with commas between the fields ({error}): "
-            "export it as such; iconv changes an encoding"
+            f"{origin}: from row {first_row:,} on it is not CSV in UTF-8 with commas between the fields "
+            f"({error}): export it as such; iconv changes an encoding"
         ) from error
+    unreadable = {
+        row.number - 1: f"it has {row.actual_columns} fields, the header has {row.expected_columns}: "
+        f"{_shown(row.text)}"
+        for row in ragged
+    }
+    return Piece(first_row, _with_gaps(table, unreadable), unreadable, len(block))
 
 
-class _Joined(io.RawIOBase):
-    """A line that was read already, and the rest of its file."""
-
-    def __init__(self, first: bytes, rest: BinaryIO) -> None:
-        self._first, self._rest = first, rest
-
-    def readable(self) -> bool:
-        """It is there to be read."""
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
-        if not self._first:
-            return self._rest.read(size)
-        if size < 0:
-            taken, self._first = self._first + self._rest.read(), b""
-        else:
-            taken, self._first = self._first[:size], self._first[size:]
-        return taken
+def _with_gaps(table: pa.Table, gaps: Mapping[int, str]) -> pa.Table:
+    """A table with rows of nulls put in, whose positions are given."""
+    if not gaps:
+        return table
+    kept = iter(range(table.num_rows))
+    places = [None if at in gaps else next(kept) for at in range(table.num_rows + len(gaps))]
+    return table.take(pa.array(places, pa.int64()))
 
 
 def _header(line: bytes, origin: str) -> list[str]:
@@ -184,21 +195,6 @@ def _header(line: bytes, origin: str) -> list[str]:
     return header
 
 
-def _with_ragged(first_row: int, table: pa.Table, ragged: list[arrow_csv.InvalidRow]) -> Piece:
-    """A piece with its rows of the wrong length in their places, which are taken from the list."""
-    size, unreadable = table.num_rows, dict[int, str]()
-    while ragged and ragged[0].number - first_row - len(unreadable) <= size:
-        row = ragged.pop(0)
-        unreadable[row.number - first_row] = (
-            f"it has {row.actual_columns} fields, the header has {row.expected_columns}: {_shown(row.text)}"
-        )
-    if not unreadable:
-        return Piece(first_row, table)
-    kept = iter(range(size))
-    places = [None if at in unreadable else next(kept) for at in range(size + len(unreadable))]
-    return Piece(first_row, table.take(pa.array(places, pa.int64())), unreadable)
-
-
 def _shown(text: str) -> str:
     return repr(text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…")
 
@@ -208,8 +204,10 @@ def _parquet_pieces(file: BinaryIO, origin: str) -> Iterator[Piece]:
         opened = parquet.ParquetFile(file)
         check_columns(opened.schema_arrow.names, origin)
         first_row = 1
+        row_bytes = file.seek(0, io.SEEK_END) / max(opened.metadata.num_rows, 1)
         for batch in opened.iter_batches(PIECE_ROWS):
-            yield Piece(first_row, pa.Table.from_batches([batch]))
+            table = pa.Table.from_batches([batch])
+            yield Piece(first_row, table, input_bytes=round(row_bytes * batch.num_rows))
             first_row += batch.num_rows
         if first_row == 1:
             yield Piece(1, opened.schema_arrow.empty_table())
@@ -227,7 +225,7 @@ def _json_pieces(file: Iterable[bytes], origin: str) -> Iterator[Piece]:
             if isinstance(row, str):
                 unreadable[at] = row
             rows.append({} if isinstance(row, str) else row)
-        yield Piece(first_row, _json_table(rows), unreadable)
+        yield Piece(first_row, _json_table(rows), unreadable, sum(map(len, some)))
         first_row += len(some)
     if first_row == 1:
         raise BatchError(f"{origin}: the file is empty: each line must be a JSON object")

@@ -151,11 +151,7 @@ def put_in_place(path: Path) -> Iterator[BinaryIO]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
-        file = temporary.open("xb")
-    except OSError as error:
-        raise BatchError(f"{path} cannot be written: {error.strerror}") from error
-    try:
-        with file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

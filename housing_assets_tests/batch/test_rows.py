@@ -204,6 +204,23 @@ def test_a_file_that_is_none_is_refused_by_name(data: bytes, kind: str, problem:
     assert str(raised.value).startswith(f"rows.{kind}: ")
 
 
+def test_lines_within_quotes_do_not_end_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [f'{GOOD},"{number}\nof ""many""\n"' for number in range(200)]
+    monkeypatch.setattr(reading, "CSV_BYTES", 300)
+    result, outcome = priced(csv_bytes(*rows, header=f"{HEADER},note"))
+    assert (outcome.rows, outcome.rejected) == (200, 0)
+    assert result["note"].tolist() == [f'{number}\nof "many"\n' for number in range(200)]
+
+
+def test_a_quotation_mark_that_is_never_closed_does_not_take_all_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reading, "CSV_BYTES", 300)
+    monkeypatch.setattr(reading, "MAX_ROW_BYTES", 1_200)
+    with pytest.raises(BatchError, match="a quotation mark is opened and never closed"):
+        priced(csv_bytes(f'"{GOOD}', *[GOOD] * 100))
+
+
 def test_columns_that_come_late_have_no_room_in_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "PIECE_ROWS", 1)
     lines: list[dict[str, Any]] = [{**INSTANCE}, {**INSTANCE, "owner": "me"}]

@@ -121,7 +121,7 @@ def test_one_asset_is_materialized_by_clicking(page: Page, stack: Stack, backfil
     chosen = choose_partitions(page, "featured_housing", SNAPSHOTS[0])
     chosen.get_by_role("button", name="Launch 1 run").click()
     [run_id] = wait_for("the run", lambda: launched_since(stack, before), 60)
-    assert stack.wait_for_end(run_id, 180)["status"] == "SUCCESS"
+    assert stack.wait_for_end(run_id, 300)["status"] == "SUCCESS"
     assert stack.runs()[run_id]["steps"] == {
         "featured_housing": "SUCCESS",
         "featured_housing_featured_rows_are_valid": "SUCCESS",
@@ -137,12 +137,12 @@ def test_a_backfill_is_launched_by_clicking(page: Page, stack: Stack, backfill: 
     before = set(stack.runs())
     chosen = choose_partitions(page, "featured_housing", f"[{SNAPSHOTS[0]}...{SNAPSHOTS[-1]}]")
     chosen.get_by_role("button", name="Launch backfill").click()
-    wait_for("a run for each week", lambda: len(launched_since(stack, before)) == len(SNAPSHOTS), 240)
+    wait_for("a run for each week", lambda: len(launched_since(stack, before)) == len(SNAPSHOTS), 600)
     runs = launched_since(stack, before)
-    assert {stack.wait_for_end(run_id, 240)["status"] for run_id in runs} == {"SUCCESS"}
+    assert {stack.wait_for_end(run_id, 600)["status"] for run_id in runs} == {"SUCCESS"}
     assert sorted(stack.runs()[run_id]["tags"]["dagster/partition"] for run_id in runs) == list(SNAPSHOTS)
     [backfill_id] = {stack.runs()[run_id]["tags"]["dagster/backfill"] for run_id in runs}
-    wait_for("its end", lambda: stack.backfill(backfill_id)["status"] == "COMPLETED_SUCCESS", 120)
+    wait_for("its end", lambda: stack.backfill(backfill_id)["status"] == "COMPLETED_SUCCESS", 300)
     page.goto(f"/runs/b/{backfill_id}")
     expect(page.get_by_text("Completed").first).to_be_visible()
 
