@@ -23,6 +23,8 @@ from housing_serving.webapp.texts import LANGUAGES
 
 # One of Streamlit's icons would be fetched from the internet.
 ICON = Path(__file__).with_name("favicon.svg")
+# What is looked at every second would fade every second where the machine is busy.
+STEADY = "<style>.st-key-status [data-stale] { opacity: 1 !important; }</style>"
 
 
 def main() -> None:
@@ -48,10 +50,12 @@ def main() -> None:
             url_path="model",
         ),
     ]
+    st.html(STEADY)
     page = st.navigation(pages, position="top")
     note_status(texts, visit.status)
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
-        status_line(texts, watch)
+        with st.container(key="status", width="content"):
+            status_line(texts, watch)
         language_choice(texts)
     news()
     page.run()
