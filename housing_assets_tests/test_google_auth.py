@@ -30,6 +30,7 @@ def federated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file that a workflow's sign-in leaves, without a metadata server to ask instead."""
     (tmp_path / "github.token").write_text("assertion")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "credentials.json"))
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "housing-test")
     monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:9")
     monkeypatch.setenv("GCE_METADATA_TIMEOUT", "1")
     monkeypatch.setenv("GCE_METADATA_DETECT_RETRIES", "1")
