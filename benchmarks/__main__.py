@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    batch,
     explanation,
     imputation,
     monitoring,
@@ -22,6 +23,7 @@ from benchmarks import (
     published,
     releasing,
     results,
+    scaling,
     search,
     serving,
     sharing,
@@ -52,6 +54,8 @@ class Benchmark(StrEnum):
     PUBLISHED = "published"
     SHARING = "sharing"
     MONITORING = "monitoring"
+    PREDICT = "predict"
+    SCALE = "scale"
 
 
 WITH_LOAD = {Benchmark.SERVING, Benchmark.RELEASING}
@@ -69,18 +73,27 @@ class Scale:
     serving: serving.ServingScale
     releasing: releasing.ReleasingScale
     monitoring: monitoring.MonitoringScale
+    batch: batch.BatchScale
     trees: int = 1_500
     trials: int = 8
 
 
 # Fewer rows where a fit is slow: the whole run shall end within minutes.
-FULL = Scale(12_000, None, None, 8_000, published.FULL, serving.FULL, releasing.FULL, monitoring.FULL)
+FULL = Scale(
+    *(12_000, None, None, 8_000),
+    published.FULL,
+    serving.FULL,
+    releasing.FULL,
+    monitoring.FULL,
+    batch.FULL,
+)
 QUICK = Scale(
     *4 * (QUICK_ROWS,),
     published.QUICK,
     serving.QUICK,
     releasing.QUICK,
     monitoring.QUICK,
+    batch.QUICK,
     trees=50,
     trials=4,
 )
@@ -111,6 +124,13 @@ def main(
         int, typer.Option(min=1, help="Predictions of the day that is monitored.")
     ] = monitoring.FULL.predictions,
     only: Annotated[list[Benchmark] | None, typer.Option(help="Measure this; may be given again.")] = None,
+    largest_table: Annotated[
+        int,
+        typer.Option(min=scaling.SIZES[0], help="Rows of the largest table that is brought to the split."),
+    ] = scaling.SIZES[1],
+    image: Annotated[
+        Path | None, typer.Option(help="Draw how tables scale to this file, such as docs/images/scale.png.")
+    ] = None,
     source: Annotated[
         str, typer.Option(help="Table that the published forest is compared on: a path or a URL.")
     ] = PACKAGED_LOCATION,
@@ -133,7 +153,7 @@ def main(
         scale = replace(scale, monitoring=monitoring.MonitoringScale(predictions, None))
     progress = Console(stderr=True, highlight=False)
     tell = partial(_report, save, quick)
-    if chosen - WITH_LOAD - {Benchmark.PUBLISHED, Benchmark.MONITORING}:
+    if chosen - WITH_LOAD - {Benchmark.PUBLISHED, Benchmark.MONITORING, Benchmark.PREDICT, Benchmark.SCALE}:
         tell("training", _training(chosen, scale, repeats, progress))
     if Benchmark.PUBLISHED in chosen:
         tell(Benchmark.PUBLISHED, _published(scale, source, progress))
@@ -143,6 +163,11 @@ def main(
         tell(Benchmark.RELEASING, _releasing(scale, repeats, progress))
     if Benchmark.MONITORING in chosen:
         tell(Benchmark.MONITORING, _monitoring(scale, repeats, progress))
+    if Benchmark.PREDICT in chosen:
+        tell(Benchmark.PREDICT, _predict(scale, repeats, progress))
+    if Benchmark.SCALE in chosen:
+        sizes = [size for size in scaling.SIZES if size < largest_table] + [largest_table]
+        tell(Benchmark.SCALE, _scale(scaling.QUICK_SIZES if quick else sizes, image, progress))
 
 
 def _report(folder: Path | None, quick: bool, benchmark: str, tables: list[Table]) -> None:
@@ -215,6 +240,28 @@ def _monitoring(scale: Scale, repeats: int, progress: Console) -> list[Table]:
         found = monitoring.measure(training_rows(), repeats, tell, scale.monitoring)
     title = f"A day of {scale.monitoring.predictions:,} predictions"
     return [readings_table(title, found)]
+
+
+def _predict(scale: Scale, repeats: int, progress: Console) -> list[Table]:
+    tell = partial(_tell, progress, Benchmark.PREDICT)
+    try:
+        with progress.status("measuring prices of a table"):
+            found = batch.measure(training_rows(), repeats, tell, scale.batch)
+    except MeasurementRefused as error:
+        sys.exit(f"Prices of a table were not measured: {error}")
+    return [readings_table(f"A table of {scale.batch.file_rows:,} rows", found)]
+
+
+def _scale(sizes: Sequence[int], image: Path | None, progress: Console) -> list[Table]:
+    tell = partial(_tell, progress, Benchmark.SCALE)
+    try:
+        with progress.status("measuring tables of growing size"):
+            found = scaling.measure(sizes, scaling.LARGEST_ON_CLUSTER, tell)
+    except MeasurementRefused as error:
+        sys.exit(f"Scale was not measured: {error}")
+    if image is not None:
+        scaling.draw(found, image)
+    return [scaling.scaling_table(found)]
 
 
 def _tell(progress: Console, title: str, what: str) -> None:

@@ -1,7 +1,7 @@
 """Reference of settings: names, types and defaults from the models, sentences from `.env.example`."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 from docs_build.markdown import code, table
 from housing_assets.settings import Settings
 from housing_serving.settings import ServingSettings
+from housing_serving.webapp.settings import WebappSettings
 
 EXAMPLE = Path(__file__).parents[1] / ".env.example"
 VARIABLE = re.compile(r"^# ?([A-Z][A-Z0-9_]+)=(.*)$")
@@ -42,16 +43,22 @@ def settings_page() -> str:
     Raises:
         ValueError: `.env.example` and the models do not hold the same names.
     """
-    pipeline = {str(one.validation_alias): one for one in Settings.model_fields.values()}
-    service = {name.upper(): one for name, one in ServingSettings.model_fields.items()}
+    readers = {
+        "pipeline": {str(one.validation_alias): one for one in Settings.model_fields.values()},
+        "service": {name.upper(): one for name, one in ServingSettings.model_fields.items()},
+        "web app": {name.upper(): one for name, one in WebappSettings.model_fields.items()},
+    }
     groups = list(groups_of(EXAMPLE.read_text(encoding="utf-8")))
     listed = {name for group in groups for name in group.names}
-    if different := listed ^ (pipeline.keys() | service.keys() | LIBRARIES.keys()):
+    if different := listed ^ set(LIBRARIES).union(*readers.values()):
         raise ValueError(f".env.example and the settings differ in {', '.join(sorted(different))}")
     # The tables of this page are one table to the eye: their columns stand below each other.
     parts = [INTRODUCTION, '<div class="aligned" markdown>']
     for group in groups:
-        rows = [row(name, pipeline.get(name), service.get(name)) for name in group.names]
+        rows = [
+            row(name, {who: fields[name] for who, fields in readers.items() if name in fields})
+            for name in group.names
+        ]
         parts += [" ".join(group.text), table(["name", "value", "default", "read by"], rows)]
     return "\n\n".join([*parts, "</div>"])
 
@@ -71,13 +78,12 @@ def groups_of(example: str) -> Iterator[Group]:
     yield group
 
 
-def row(name: str, pipeline: FieldInfo | None, service: FieldInfo | None) -> list[str]:
+def row(name: str, readers: Mapping[str, FieldInfo]) -> list[str]:
     """Name, type with bounds, default and readers of one setting."""
-    known = [one for one in (pipeline, service) if one is not None]
-    readers = [who for who, one in (("pipeline", pipeline), ("service", service)) if one is not None]
-    if not known:
+    if not readers:
         return [code(name), "text", "", LIBRARIES[name]]
-    return [code(name), kind(known[0]), default(known[0]), ", ".join(readers)]
+    first = next(iter(readers.values()))
+    return [code(name), kind(first), default(first), ", ".join(readers)]
 
 
 def kind(one: FieldInfo) -> str:

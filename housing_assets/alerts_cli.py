@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from housing_assets.command_help import epilog
 from housing_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,6 +19,12 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="alerts",
     help="What monitoring has raised, and whether messages about it arrive.",
+    epilog=epilog(
+        ("housing alerts", "what is open now"),
+        ("housing alerts test", "whether messages arrive"),
+        done="no open alert is critical",
+        failed="1: one is, or the alerts cannot be read",
+    ),
     rich_markup_mode="markdown",
 )
 console = Console()
@@ -43,7 +51,40 @@ def open_alerts(context: typer.Context) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        ("housing alerts watch", "once, as a workflow does that runs no daemon"),
+        done="no critical alert is open",
+        failed="1: a critical one is, or it could not be looked at",
+    ),
+)
+def watch() -> None:
+    """Open and close alerts as the newest reports say, and tell the channels; exit 1 on a critical one.
+
+    The sensor `raise_alerts` does the same where a daemon runs.
+    """
+    from housing_assets.alerts.book import AlertBookConflict  # noqa: PLC0415
+    from housing_assets.alerts.channels import ChannelValues, open_channels  # noqa: PLC0415
+    from housing_assets.alerts.watch import watch as look_at  # noqa: PLC0415
+    from housing_assets.cli import fail  # noqa: PLC0415
+    from housing_assets.storage import open_store  # noqa: PLC0415
+
+    settings = _settings()
+    channels = open_channels(ChannelValues(**settings.alerts, **settings.alert_secrets))
+    with _clear_errors():
+        try:
+            look = look_at(open_store(settings.storage_root), channels, datetime.now(UTC))
+        except AlertBookConflict as error:
+            fail(f"{error}: somebody else looks at the same time")
+            return
+    for problem in look.problems:
+        console.print(f"[yellow]problem[/] {escape(problem)}", soft_wrap=True)
+    console.print(_table(look.opened) if look.opened else "no alert is open")
+    if any(alert.severity == "critical" for alert in look.opened):
+        raise typer.Exit(1)
+
+
+@app.command(epilog=epilog(("housing alerts history --limit 5", "the last five that are over")))
 def history(
     limit: Annotated[int, typer.Option(min=1, help="How many alerts to show, the latest first.")] = 20,
 ) -> None:
@@ -55,7 +96,13 @@ def history(
     console.print(_table(list(reversed(closed))[:limit]))
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        ("housing alerts test", "after a channel was set up"),
+        done="every channel took the message",
+        failed="1: one did not",
+    )
+)
 def test() -> None:
     """Send a test message on every channel; exit 1 when one does not take it."""
     from housing_assets.alerts.channels import (  # noqa: PLC0415  (a second to import)

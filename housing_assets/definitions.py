@@ -46,3 +46,13 @@ def defs() -> dg.Definitions:
 def training_job_definition() -> dg.JobDefinition:
     """`training_job` with resources bound, for execution outside of a code location."""
     return build_definitions(Settings.load()).resolve_job_def("training_job")
+
+
+def deployment_job_definition() -> dg.JobDefinition:
+    """`deployment_job`, likewise."""
+    return build_definitions(Settings.load()).resolve_job_def("deployment_job")
+
+
+def monitoring_job_definition() -> dg.JobDefinition:
+    """`monitoring_job`, likewise."""
+    return build_definitions(Settings.load()).resolve_job_def("monitoring_job")

@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from housing_assets.deployment.smoke import EXAMPLE
-from housing_assets.instance import prepare_instance
+from housing_assets.instance import prepare_instance, quieten_dagster
 from housing_assets.mlflow_runs import MlflowRuns, TrackingUnavailable
 from housing_assets.orphans import fail_orphans
 from housing_assets.partitions import SNAPSHOTS, latest_snapshot
@@ -69,9 +68,7 @@ def run_training(
     if not SNAPSHOTS.has_partition_key(key):
         raise DemoError(f"{key!r} is no snapshot: give a Sunday from 2025-01-05 to {latest_snapshot()}")
     prepare_instance(settings)
-    # What Dagster says about its own API is for developers, not for who runs a demo.
-    for category in (dg.BetaWarning, dg.PreviewWarning):
-        warnings.simplefilter("ignore", category)
+    quieten_dagster()
     console.print(f"Training on snapshot [bold]{key}[/], stored under {settings.storage_root}")
     with dg.DagsterInstance.get() as instance, console.status("loading the asset graph") as spinner:
         close_killed_runs(settings, instance)

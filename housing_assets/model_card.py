@@ -1,5 +1,6 @@
 """What a registered version says about itself: Markdown description and searchable tags."""
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,10 @@ class ModelCard:
 
 
 def git_commit() -> str:
-    """Commit of the code that runs, `unknown` outside a checkout."""
+    """Commit of the code that runs: of the image, or the checkout; `unknown` elsewhere."""
+    built_from = os.environ.get("GIT_COMMIT")
+    if built_from:
+        return built_from
     command = ["git", "rev-parse", "HEAD"]
     try:
         found = subprocess.run(  # noqa: S603

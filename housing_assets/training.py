@@ -1,4 +1,4 @@
-"""Run `training_job` from the command line, and tell progress while it runs."""
+"""Run a job from the command line, and tell progress while it runs."""
 
 import threading
 import uuid
@@ -8,7 +8,11 @@ from typing import Any
 
 import dagster as dg
 
-from housing_assets.definitions import training_job_definition
+from housing_assets.definitions import (
+    deployment_job_definition,
+    monitoring_job_definition,
+    training_job_definition,
+)
 
 QUIET_CONSOLE = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 INVOCATION_TAG = "housing/invocation"
@@ -135,13 +139,52 @@ def train(
         on_step: called with every finished step and its seconds.
         on_message: called with what the running step logs.
     """
+    tags = {"dagster/partition": snapshot}
+    return _execute(instance, training_job_definition, run_config, tags, on_step, on_message)
+
+
+def deploy(
+    instance: dg.DagsterInstance, version: int | None, *, on_message: Callable[[str], None]
+) -> Outcome:
+    """Execute `deployment_job`, and return what it told.
+
+    Args:
+        instance: where the run is recorded.
+        version: of the registered model; None is the one behind `staging`.
+        on_message: called with what the running step logs.
+    """
+    config = {} if version is None else {"model_version": version}
+    run_config = {"ops": {"api_deployment": {"config": config}}}
+    return _execute(instance, deployment_job_definition, run_config, {}, lambda *_: None, on_message)
+
+
+def monitor(instance: dg.DagsterInstance, day: str, *, on_message: Callable[[str], None]) -> Outcome:
+    """Execute `monitoring_job` for one UTC day, and return what it told.
+
+    Args:
+        instance: where the run is recorded.
+        day: partition key.
+        on_message: called with what the running step logs.
+    """
+    tags = {"dagster/partition": day}
+    return _execute(instance, monitoring_job_definition, {}, tags, lambda *_: None, on_message)
+
+
+def _execute(
+    instance: dg.DagsterInstance,
+    job: Callable[[], dg.JobDefinition],
+    run_config: Mapping[str, Any],
+    tags: Mapping[str, str],
+    on_step: Callable[[str, float], None],
+    on_message: Callable[[str], None],
+) -> Outcome:
     invocation = uuid.uuid4().hex
     with Follower(instance, invocation, on_step, on_message) as follower:
         result = dg.execute_job(
-            dg.reconstructable(training_job_definition),
+            dg.reconstructable(job),
             instance=instance,
             run_config={**QUIET_CONSOLE, **run_config},
-            tags={"dagster/partition": snapshot, INVOCATION_TAG: invocation},
+            tags={**tags, INVOCATION_TAG: invocation},
         )
         success = result.success
     follower.outcome.success = success

@@ -45,6 +45,7 @@ UPSTREAM = {
     "prediction_log": set(),
     "drift_report": {"prediction_log"},
     "performance_report": {"prediction_log", "drift_report"},
+    "batch_predictions": set(),
 }
 BLOCKING_CHECKS = {
     ("raw_housing", "raw_rows_are_valid"),
@@ -101,9 +102,11 @@ def test_every_asset_is_grouped_owned_and_described(definitions: dg.Definitions)
     for definition in assets_of(definitions):
         for spec in definition.specs:
             # There is one service, whatever snapshot its model is from; what it served goes by days.
-            partitions = {"serving": None, "monitoring": DAYS}.get(str(spec.group_name), SNAPSHOTS)
+            partitions = {"serving": None, "monitoring": DAYS, "batch": DAYS}.get(
+                str(spec.group_name), SNAPSHOTS
+            )
             assert spec.partitions_def == partitions, spec.key
-            groups = {"data", "preprocessing", "training", "serving", "monitoring"}
+            groups = {"data", "preprocessing", "training", "serving", "monitoring", "batch"}
             assert spec.group_name in groups, spec.key
             assert spec.owners == ["team:ml-platform"], spec.key
             assert spec.code_version, spec.key
@@ -147,13 +150,14 @@ def test_every_column_of_the_stored_tables_is_described() -> None:
     assert {one.name: one.description for one in schema.columns} == dict(DESCRIPTIONS)
 
 
-def test_every_asset_but_the_deployment_has_a_freshness_policy(definitions: dg.Definitions) -> None:
+def test_every_asset_that_is_made_by_the_clock_has_a_freshness_policy(definitions: dg.Definitions) -> None:
     policies = {
         spec.key.to_user_string(): spec.freshness_policy
         for definition in assets_of(definitions)
         for spec in definition.specs
     }
     assert policies.pop("api_deployment") is None
+    assert policies.pop("batch_predictions") is None
     assert {name: policy for name, policy in policies.items() if policy not in POLICIES.values()} == {}
     assert policies["registered_model"] == POLICIES["training"]
 

@@ -107,6 +107,10 @@ RUN_BY: Mapping[str, RunBy] = {
     "cp -r deploy/monitoring/grafana/. /etc/grafana/provisioning/": RunBy(
         "test_prometheus.py::test_the_dashboard_is_whole", {_PROMETHEUS: "grafana"}
     ),
+    "HOUSING_API_URL=https://prices.example.org .venv/bin/python -m housing_serving.webapp": RunBy(
+        "webapp/test_pages.py::test_the_first_page_is_usable_soon",
+        {"housing_assets_tests/webapp/running_webapp.py": '"housing_serving.webapp"'},
+    ),
     ".venv/bin/python -m benchmarks --only published --source ../housing.csv": RunBy(
         _FORESTS, {_BENCHMARKS: '"--only", "published"'}
     ),

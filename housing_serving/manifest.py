@@ -12,7 +12,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from housing_serving.features import NUMERIC_FEATURES, FeatureSpec
 from housing_serving.neighbours import Neighbourhood
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 MANIFEST_FILE = "bundle.json"
 MODEL_FILE = "model.onnx"
 # The block groups whose prices are features, and the model of how far off a price may be; both optional.
@@ -110,6 +110,17 @@ class ImputerSpec(_Part):
         return self
 
 
+class SegmentInterval(_Part):
+    """How intervals did on the test rows of one `ocean_proximity`."""
+
+    category: str
+    rows: Annotated[int, Field(ge=1)]
+    coverage: Annotated[float, Field(ge=0, le=1)]
+    """Share of the prices that lay inside."""
+    width: Annotated[float, Field(ge=0)]
+    """Dollars, on average."""
+
+
 class IntervalSpec(_Part):
     """A price's interval: from `price + lower_offset` (never below zero) to `price + upper_offset`.
 
@@ -125,12 +136,14 @@ class IntervalSpec(_Part):
     """Dollars; no row is surer than this."""
     highest: Annotated[float, Field(gt=0)] | None = None
     """Dollars; no interval reaches further, unless its price does."""
+    segments: tuple[SegmentInterval, ...] = ()
+    """How they did on the test rows."""
 
 
 class BundleManifest(_Part):
     """Everything a bundle states about its model and its own files."""
 
-    format_version: Literal[2] = FORMAT_VERSION
+    format_version: Literal[3] = FORMAT_VERSION
     model_name: str
     model_version: Annotated[int, Field(ge=1)]
     algorithm: str

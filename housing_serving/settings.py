@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 from typing import Literal, Self
 
-from dotenv import load_dotenv
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from housing_serving.environment import load_environment
 
 MIN_KEY_CHARACTERS = 16
 _PLACEHOLDERS = ("your-", "your_", "<", "changeme", "change-me", "change_me", "replace", "example", "secret")
@@ -83,11 +84,11 @@ class ServingSettings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read `.env` into the environment (what is set there already wins), then the settings.
+        """Read secrets and `.env` into the environment (what is set there already wins), then the settings.
 
         Libraries that read their own names (`STORAGE_EMULATOR_HOST`) then see them too.
         """
-        load_dotenv(".env", override=False)
+        load_environment()
         return cls()
 
     @field_validator("housing_api_keys")

@@ -37,7 +37,9 @@ class ImputerConfig(dg.Config):
     random_state: int = Field(default=42, description="Seed of masks and models.")
 
 
-@snapshot_asset(group="preprocessing", kinds={"scikitlearn"}, stored_at="artifacts/{snapshot}/imputer.skops")
+@snapshot_asset(
+    group="preprocessing", heavy=True, kinds={"scikitlearn"}, stored_at="artifacts/{snapshot}/imputer.skops"
+)
 def imputer(
     context: dg.AssetExecutionContext,
     config: ImputerConfig,

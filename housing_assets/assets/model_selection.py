@@ -41,6 +41,7 @@ class ModelSelectionConfig(dg.Config):
 
 @snapshot_asset(
     group="training",
+    heavy=True,
     kinds={"scikitlearn", "yaml"},
     stored_at="models/05-selection/{snapshot}/model_selection.yaml",
 )

@@ -34,6 +34,7 @@ class PreprocessingConfig(dg.Config):
 
 @snapshot_asset(
     group="preprocessing",
+    heavy=True,
     kinds={"scikitlearn"},
     stored_at="artifacts/{snapshot}/preprocessing_pipeline.skops",
 )

@@ -141,6 +141,9 @@ class EvaluationConfig(dg.Config):
     permutation_rows: int = Field(
         default=SETTINGS.permutation_rows, ge=1, description="Test rows that this is done with, at most."
     )
+    contribution_rows: int = Field(
+        default=SETTINGS.contribution_rows, ge=1, description="Test rows whose prices are explained, at most."
+    )
 
     def settings(self, shuffled_folds: int, seed: int, features: FeatureSettings) -> EvaluationSettings:
         """The settings with these values."""
@@ -168,7 +171,7 @@ class RegistrationConfig(dg.Config):
     )
 
 
-@snapshot_asset(group="training", kinds={"scikitlearn", "mlflow", "onnx"}, stored_at=None)
+@snapshot_asset(group="training", heavy=True, kinds={"scikitlearn", "mlflow", "onnx"}, stored_at=None)
 def registered_model(
     context: dg.AssetExecutionContext,
     config: RegistrationConfig,

@@ -28,12 +28,16 @@ class SweepConfig(dg.Config):
         default="auto", description="auto is wandb where WANDB_API_KEY is set, else optuna."
     )
     n_processes: int = Field(
-        default=1, ge=1, description="Processes that share the trials; one uses all processors by itself."
+        default=1,
+        ge=1,
+        description="Processes of this machine that share the trials; one uses all processors by itself, "
+        "and a cluster (HOUSING_COMPUTE) all its workers.",
     )
 
 
 @snapshot_asset(
     group="training",
+    heavy=True,
     kinds={"optuna", "wandb", "yaml"},
     stored_at="models/06-sweep/{snapshot}/best_params.yaml",
 )

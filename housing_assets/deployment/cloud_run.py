@@ -111,8 +111,9 @@ class CloudRunTarget:
         """Let a version's revision answer everything; one that is no canary is made and tested first."""
         seen = self._api.read()
         record = seen.record if seen else None
-        if record is not None and (record.stable_version, record.canary_version) == (version, None):
-            return None
+        served = (record.stable_version, record.canary_version) if record is not None else None
+        if seen is not None and record is not None and served == (version, None):
+            return self._renew(seen, record, change)
         if seen is not None and record is not None and record.canary_version is not None:
             _refuse_other_stable(record, stable)
             if owner is None or (record.canary_version, record.canary_owner) != (version, owner):
@@ -168,6 +169,20 @@ class CloudRunTarget:
             # Before the traffic: a deployment that finds its version serving leaves it at that.
             self._api.let_invoke(self._settings.invokers)
         self._revisions.lead(seen, promoted(seen.record, _short(change)))
+
+    def _renew(self, seen: "Deployed", record: ReleaseRecord, change: Change) -> None:
+        """Serve the version from a new revision, when the one that serves is of another image or values."""
+        version = record.stable_version
+        if self._revisions.is_current(seen, version):
+            return
+        try:
+            with self._prepared(seen, version, version) as prepared:
+                self._revisions.lead(prepared, promoted(record, _short(change)))
+        except DeploymentError:
+            # The version's tag goes back to the revision that serves.
+            with suppress(DeploymentError):
+                self._revisions.put_back(seen, record)
+            raise
 
     @contextmanager
     def _prepared(self, seen: "Deployed | None", version: int, stable: int | None) -> Iterator["Deployed"]:

@@ -144,10 +144,16 @@ class Revisions:
             self.lead(now, record, attempts - 1)
         except OperationFailed:
             with suppress(DeploymentError):
-                self._put_back(seen, record)
+                self.put_back(seen, record)
             raise
 
-    def _put_back(self, before: Deployed, record: ReleaseRecord) -> None:
+    def is_current(self, seen: Deployed, version: int) -> bool:
+        """Whether all the traffic of a version goes to a revision of today's values."""
+        plan = self.plan(seen, version)
+        return plan.routed and shares(seen.wanted).get(plan.revision, 0) > 0
+
+    def put_back(self, before: Deployed, record: ReleaseRecord | None) -> None:
+        """Lead the traffic as it was, unless somebody else has changed the record meanwhile."""
         now = self._api.read()
         if now is not None and now.record == record:
             self._change(now, before.wanted, before.record)

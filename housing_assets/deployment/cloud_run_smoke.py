@@ -9,6 +9,7 @@ import tenacity
 from housing_assets.deployment.target import DeploymentError
 
 TIMEOUT_SECONDS = 10.0
+CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 # A block group in the Berkeley hills, without bedrooms: imputation has to work as well.
 EXAMPLE = {
     "longitude": -122.23,
@@ -107,5 +108,25 @@ def id_token(audience: str) -> str | None:
     try:
         return str(fetch_id_token(Request(), audience))
     except GoogleAuthError:
-        # A person's own credentials: the request goes without, and the answer says so if that will not do.
+        # Of the metadata server and of keys alone; a workflow's federated identity has neither.
+        return _federated_id_token(audience)
+
+
+def _federated_id_token(audience: str) -> str | None:
+    import google.auth  # noqa: PLC0415
+    from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415
+    from google.auth.impersonated_credentials import Credentials, IDTokenCredentials  # noqa: PLC0415
+    from google.auth.transport.requests import Request  # noqa: PLC0415
+
+    try:
+        own, _ = google.auth.default(scopes=[CLOUD_PLATFORM])
+        account = getattr(own, "service_account_email", None)
+        if account is None:
+            # A person's own: the request goes without, and the answer says so if that will not do.
+            return None
+        impersonated = Credentials(own, account, target_scopes=[CLOUD_PLATFORM])
+        made = IDTokenCredentials(impersonated, target_audience=audience, include_email=True)
+        made.refresh(Request())
+    except GoogleAuthError:
         return None
+    return str(made.token)

@@ -55,6 +55,8 @@ class Rollout:
     def run(self) -> TargetStatus:
         """Try the version out and promote it; returns what the target then says.
 
+        A version that serves already is at most renewed, as by another image, where the target can do that.
+
         Raises:
             CanaryRejected: it did not do well.
             DeploymentConflict: another version serves, or is tried out, than this one was judged against.
@@ -63,20 +65,20 @@ class Rollout:
         status = self.target.status()
         if status.stable == self.version and status.canary is None:
             self.say(f"version {self.version} serves already")
+            self._promote(status.stable, None, "the values of the deployment have changed")
             return self.converged()
         self._refuse_stale(status)
         if status.stable is None:
             reason = "the first release: there is nothing to compare it with"
         else:
             reason = self._tried_out(status.stable)
-        self.target.promote(
-            self.version,
-            stable=status.stable,
-            owner=self.owner,
-            change=change("promote", self.version, self.by, reason),
-        )
+        self._promote(status.stable, self.owner, reason)
         self.say(f"version {self.version} is promoted: {reason}")
         return self.converged()
+
+    def _promote(self, stable: int | None, owner: str | None, reason: str) -> None:
+        step = change("promote", self.version, self.by, reason)
+        self.target.promote(self.version, stable=stable, owner=owner, change=step)
 
     def converged(self) -> TargetStatus:
         """The target's status, once every process that can be asked serves the version."""

@@ -732,6 +732,36 @@ class TestRollout:
         assert (status.stable, status.canary, status.serving) == (3, None, {3: 100})
 
 
+class TestNewImageOfTheVersionThatServes:
+    image = "us-docker.pkg.dev/housing/api:2"
+
+    def renew(self, target: DeploymentTarget) -> None:
+        Rollout(target, 3, None, owner="run-2", by="me").run()
+
+    def test_takes_over_after_its_smoke_test(self, cloud: CloudRun, target: CloudRunTarget) -> None:
+        release(target, 2, 3)
+        renewing = new_target(cloud, image=self.image)
+        self.renew(renewing)
+        assert cloud.shares() == {f"{SERVICE}-v3-2": 100}
+        assert cloud.tags() == {"v2": f"{SERVICE}-v2-1", "v3": f"{SERVICE}-v3-2"}
+        status = renewing.status()
+        assert (status.stable, status.previous, status.problems) == (3, 2, ())
+        assert renewing.history()[-1].reason == "the values of the deployment have changed"
+        before = patches(cloud)
+        self.renew(renewing)
+        assert patches(cloud) == before
+
+    def test_that_does_not_start_leaves_the_old_one(self, cloud: CloudRun, target: CloudRunTarget) -> None:
+        release(target, 2, 3)
+        cloud.never_ready = {"-v3-2": "The container failed to start on PORT=8080"}
+        renewing = new_target(cloud, image=self.image)
+        with pytest.raises(DeploymentError, match="failed to start on PORT=8080"):
+            self.renew(renewing)
+        assert cloud.shares() == {f"{SERVICE}-v3-1": 100}
+        assert cloud.tags() == {"v2": f"{SERVICE}-v2-1", "v3": f"{SERVICE}-v3-1"}
+        assert renewing.status().serving == {3: 100}
+
+
 class TestSmokeTest:
     def test_waits_for_a_url_that_is_not_known_everywhere_yet(self, containers: Containers) -> None:
         url = containers.serving(3)

@@ -1,0 +1,1 @@
+"""Tests of what the product is shipped with: images, Compose file, workflows, infrastructure."""
