@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -148,7 +148,7 @@ def main(
         _monitoring(scale, repeats, progress)
     if Benchmark.SCALE in chosen:
         sizes = [size for size in scaling.SIZES if size < largest_table] + [largest_table]
-        _scale(scaling.QUICK_SIZES if quick else sizes, image, progress)
+        _scale(scaling.QUICK if quick else scaling.TableSizes(sizes), image, progress)
 
 
 def _training(chosen: set[Benchmark], scale: Scale, repeats: int, progress: Console) -> None:
@@ -211,11 +211,11 @@ def _monitoring(scale: Scale, repeats: int, progress: Console) -> None:
     Console().print(readings_table(title, found))
 
 
-def _scale(sizes: Sequence[int], image: Path | None, progress: Console) -> None:
+def _scale(sizes: scaling.TableSizes, image: Path | None, progress: Console) -> None:
     tell = partial(_tell, progress, Benchmark.SCALE)
     try:
         with progress.status("measuring tables of growing size"):
-            found = scaling.measure(sizes, scaling.LARGEST_ON_CLUSTER, tell)
+            found = scaling.measure(sizes, tell)
     except MeasurementRefused as error:
         sys.exit(f"Scale was not measured: {error}")
     Console().print(scaling.scaling_table(found))
