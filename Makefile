@@ -135,10 +135,10 @@ lint-shipping: lint-image lint-compose lint-workflows lint-scripts ## Lint image
 lint-image: setup
 	@$(BIN)/hadolint Dockerfile
 lint-compose: setup
-	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 lint-workflows: setup
-	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/actionlint
 	@$(BIN)/zizmor --offline --quiet .github
 lint-scripts: setup

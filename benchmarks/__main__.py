@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -167,7 +167,7 @@ def main(
         tell(Benchmark.PREDICT, _predict(scale, repeats, progress))
     if Benchmark.SCALE in chosen:
         sizes = [size for size in scaling.SIZES if size < largest_table] + [largest_table]
-        tell(Benchmark.SCALE, _scale(scaling.QUICK_SIZES if quick else sizes, image, progress))
+        tell(Benchmark.SCALE, _scale(scaling.QUICK if quick else scaling.TableSizes(sizes), image, progress))
 
 
 def _report(folder: Path | None, quick: bool, benchmark: str, tables: list[Table]) -> None:
@@ -252,11 +252,11 @@ def _predict(scale: Scale, repeats: int, progress: Console) -> list[Table]:
     return [readings_table(f"A table of {scale.batch.file_rows:,} rows", found)]
 
 
-def _scale(sizes: Sequence[int], image: Path | None, progress: Console) -> list[Table]:
+def _scale(sizes: scaling.TableSizes, image: Path | None, progress: Console) -> list[Table]:
     tell = partial(_tell, progress, Benchmark.SCALE)
     try:
         with progress.status("measuring tables of growing size"):
-            found = scaling.measure(sizes, scaling.LARGEST_ON_CLUSTER, tell)
+            found = scaling.measure(sizes, tell)
     except MeasurementRefused as error:
         sys.exit(f"Scale was not measured: {error}")
     if image is not None:

@@ -36,14 +36,23 @@ from housing_assets.sources import list_files
 Result = TypeVar("Result")
 
 SIZES = (20_000, 200_000, 2_000_000, 20_000_000)
-QUICK_SIZES = (1_000, 2_000)
-LARGEST_ON_CLUSTER = 2_000_000
 CLUSTER = "cluster"
 ENGINES = (LOCAL, CLUSTER)
 ALL_STEPS = "all"
 SAMPLE_SECONDS = 0.2
 # Time may grow by this factor more than the rows, and this much memory may be in use.
 GOAL_GROWTH, GOAL_MEGABYTES = 1.1, 6_000
+
+
+@dataclass(frozen=True)
+class TableSizes:
+    """Rows of the tables that are measured, at least two, and of the largest that goes to the cluster as well."""
+
+    rows: Sequence[int]
+    largest_on_cluster: int = 2_000_000
+
+
+QUICK = TableSizes((1_000, 2_000), largest_on_cluster=1_000)
 
 
 @dataclass(frozen=True)
@@ -75,19 +84,19 @@ class Measured:
     hashes: list[str]
 
 
-def measure(sizes: Sequence[int], largest_on_cluster: int, tell: Progress) -> list[Step]:
+def measure(sizes: TableSizes, tell: Progress) -> list[Step]:
     """Measure tables of these sizes on this machine, and those that are not too large for it on the cluster.
 
     Raises:
         MeasurementRefused: a step failed, or the engines made different tables.
     """
     found: list[Step] = []
-    for rows in sizes:
+    for rows in sizes.rows:
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "source")
             write_files(rows, source)
             tell(f"{rows:,} rows generated")
-            engines = ENGINES if rows <= largest_on_cluster else (LOCAL,)
+            engines = ENGINES if rows <= sizes.largest_on_cluster else (LOCAL,)
             measured = [_in_own_process(source, Path(folder, engine), engine, rows) for engine in engines]
         if measured[0].hashes != measured[-1].hashes:
             raise MeasurementRefused(f"the engines made different tables of {rows:,} rows")

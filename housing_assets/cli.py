@@ -116,12 +116,12 @@ def demo() -> None:
 )
 def train(snapshot: SnapshotOption = None, config: ConfigOption = None) -> None:
     """Run `training_job` for one snapshot: from source rows to a version in `staging`."""
-    from housing_assets.demo import DemoError, run_training  # noqa: PLC0415
+    from housing_assets.demo import DemoError, WrongOption, run_training  # noqa: PLC0415
 
     try:
         outcome = run_training(load_settings(), console, snapshot, config)
     except DemoError as error:
-        fail(str(error))
+        fail(str(error), code=2 if isinstance(error, WrongOption) else 1)
     else:
         console.print(f"registered version [bold]{outcome.metadata['registered_model']['model_version']}[/]")
 

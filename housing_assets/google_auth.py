@@ -7,7 +7,7 @@ import time
 from urllib.parse import urlsplit
 
 import requests
-from mlflow.tracking.request_auth.abc_request_auth_provider import RequestAuthProvider
+from mlflow.tracking.request_auth.abstract_request_auth_provider import RequestAuthProvider
 from requests.auth import AuthBase
 
 from housing_assets.deployment.cloud_run_smoke import id_token
@@ -36,7 +36,7 @@ class GoogleIdToken(AuthBase):
         return request
 
 
-class GoogleAuthProvider(RequestAuthProvider):
+class GoogleAuthProvider(RequestAuthProvider):  # type: ignore[misc]
     """MLflow's view of it."""
 
     def __init__(self) -> None:

@@ -13,6 +13,7 @@ from housing_assets.settings import POSTGRES_VARIABLE, Deployment, RunLauncher, 
 MAX_CONCURRENT_RUNS = 2
 MAX_CONCURRENT_BACKFILL_RUNS = 1
 DEQUEUE_SECONDS = 1
+POSTGRES_DRIVER = "postgresql+psycopg2"
 INSTANCE_CONFIG_MAP = "dagster-instance"
 # Of a run that keeps its steps; one whose steps are pods only waits.
 RUN_RESOURCES = {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "4Gi"}}
@@ -51,6 +52,15 @@ def event_storage(settings: Settings) -> dict[str, Any]:
     if settings.dagster_postgres_url is not None:
         return {"postgres": {"postgres_url": {"env": POSTGRES_VARIABLE}}}
     return {"sqlite": {"base_dir": str(settings.dagster_home)}}
+
+
+def with_driver(url: str) -> str:
+    """The address with the driver that Dagster's statements are written for, where it names none.
+
+    SQLAlchemy would take psycopg 3, which refuses Dagster's `NOTIFY` with a parameter.
+    """
+    scheme, _, rest = url.partition("://")
+    return f"{scheme if '+' in scheme else POSTGRES_DRIVER}://{rest}"
 
 
 def run_launcher(settings: Settings) -> dict[str, Any]:
@@ -111,6 +121,8 @@ def prepare_instance(settings: Settings) -> Path:
     written.write_text(text, encoding="utf-8")
     written.replace(home / "dagster.yaml")
     os.environ["DAGSTER_HOME"] = str(home)
+    if settings.dagster_postgres_url is not None:
+        os.environ[POSTGRES_VARIABLE] = with_driver(settings.dagster_postgres_url.get_secret_value())
     os.environ["HOUSING_HOME"] = str(settings.home.resolve())
     return home
 

@@ -50,7 +50,8 @@ EPILOG = epilog(
 )
 
 InputArgument = Annotated[
-    str, typer.Argument(help="File with the nine features of each row, or - for standard input.")
+    str,
+    typer.Argument(metavar="INPUT", help="File with the nine features of each row, or - for standard input."),
 ]
 OutputOption = Annotated[
     str,
@@ -61,7 +62,7 @@ FormatOption = Annotated[
     typer.Option(
         "--format",
         metavar="csv|parquet|jsonl",
-        help="Of the input.  [default: what its name ends with; csv for standard input]",
+        help="Format of the input.  [default: what its name ends with; csv for standard input]",
     ),
 ]
 OutputFormatOption = Annotated[
@@ -69,7 +70,7 @@ OutputFormatOption = Annotated[
     typer.Option(
         "--output-format",
         metavar="csv|parquet|jsonl",
-        help="Of the output.  [default: what its name ends with; the input's for standard output]",
+        help="Format of the output.  [default: what its name ends with; the input's for standard output]",
     ),
 ]
 VersionOption = Annotated[

@@ -254,7 +254,7 @@ def _aligned(settings: Settings, found: "TargetStatus") -> list[str]:
 
 def _show(found: "TargetStatus") -> None:
     if found.stable is None:
-        console.print("nothing was released yet: materialize registered_model")
+        console.print("nothing was released yet: materialize registered_model; make up releases it then")
     table = Table(show_header=False, box=None)
     table.add_row("serves", "-" if found.stable is None else f"version {found.stable}")
     if found.canary is not None:

@@ -198,10 +198,10 @@ def test_tables_are_brought_to_the_split_here_and_on_a_cluster(tmp_path: Path) -
     rows = cells(done)
     steps = ["raw", "processed", "featured", "split", "checks", "all"]
     assert [row[-7] for row in rows] == 2 * steps
-    for row in rows:
-        seconds, cpu, megabytes, *cluster = map(number, row[-6:])
-        assert seconds > 0 and cpu >= 0 and 50 < megabytes < 6_000
-        assert len(cluster) == 3
+    for row in rows[: len(steps)]:
+        seconds, _, megabytes = map(number, row[-6:-3])
+        on_cluster = map(number, row[-3:])
+        assert seconds > 0 and megabytes > 50 and min(on_cluster) >= 0
     assert (tmp_path / "scale.png").read_bytes().startswith(b"\x89PNG")
 
 

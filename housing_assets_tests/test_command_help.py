@@ -58,7 +58,9 @@ def test_help_explains_the_command_every_option_and_the_exit_codes(path: tuple[s
     assert command.help and len(command.help) > 20
     for option in command.params:
         assert option.help, option.name
-        assert (option.opts[0] if option.param_type_name == "option" else option.name) in shown
+        assert (
+            option.opts[0] if option.param_type_name == "option" else option.metavar or option.name
+        ) in shown
     assert "Exit codes 0: " in shown
     assert "1: " in shown and "2: wrong options or settings" in shown
     assert examples(command)

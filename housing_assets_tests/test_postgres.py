@@ -16,7 +16,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from housing_assets.instance import create_databases, prepare_instance
+from housing_assets.instance import create_databases, prepare_instance, with_driver
 from housing_assets.settings import Settings
 from housing_assets_tests.counted_graph import PARTITIONS
 from housing_assets_tests.postgres_server import PASSWORD, postgres_server
@@ -26,7 +26,7 @@ WANTED = PARTITIONS[: int(os.environ.get("HOUSING_POSTGRES_PARTITIONS", "4"))]
 LAUNCH = """mutation ($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
   __typename ... on LaunchBackfillSuccess {backfillId} ... on PythonError {message}}}"""
-SECONDS = 300.0
+SECONDS = 900.0
 PROGRAMS = Path(sys.executable).parent
 
 
@@ -61,6 +61,11 @@ def workspace(home: Path) -> Path:
     path = home / "workspace.yaml"
     path.write_text(yaml.safe_dump({"load_from": [{"python_module": module}]}))
     return path
+
+
+def test_the_driver_is_dagsters_unless_another_is_named() -> None:
+    assert with_driver("postgresql://u:p%40@h:1/d") == "postgresql+psycopg2://u:p%40@h:1/d"
+    assert with_driver("postgresql+psycopg://u@h/d") == "postgresql+psycopg://u@h/d"
 
 
 class Daemon:
@@ -122,7 +127,7 @@ def test_the_password_is_on_no_disk_and_no_sqlite_file_is_made(home: Path) -> No
         assert type(instance.run_storage).__name__ == "PostgresRunStorage"
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3 * SECONDS)
 def test_a_backfill_whose_daemon_is_killed_twice_does_every_partition_once(
     workspace: Path, daemon: Daemon, tmp_path: Path
 ) -> None:

@@ -9,14 +9,13 @@ locals {
     train   = "GitHub: trains and monitors where no Dagster runs."
     clock   = "Cloud Scheduler: asks Dagster to stay awake."
   }
-  # Roles in the bucket; objects alone, never the bucket itself.
-  bucket_roles = {
-    serving = "roles/storage.objectUser"
-    dagster = "roles/storage.objectUser"
-    mlflow  = "roles/storage.objectUser"
-    train   = "roles/storage.objectUser"
-    release = "roles/storage.objectUser"
-  }
+  # Roles in the bucket: its objects, and for Dagster's logs the sight of the bucket itself.
+  bucket_roles = merge(
+    { for name in ["serving", "dagster", "mlflow", "train", "release"] :
+    "${name} objects" => { account = name, role = "roles/storage.objectUser" } },
+    { for name in ["dagster", "train", "release"] :
+    "${name} bucket" => { account = name, role = "roles/storage.legacyBucketReader" } },
+  )
   # Who reads which database secret.
   secret_readers = {
     dagster = google_secret_manager_secret.database["dagster"].id
@@ -40,8 +39,8 @@ resource "google_storage_bucket_iam_member" "this" {
   for_each = local.bucket_roles
 
   bucket = google_storage_bucket.housing.name
-  role   = each.value
-  member = google_service_account.this[each.key].member
+  role   = each.value.role
+  member = google_service_account.this[each.value.account].member
 }
 
 resource "google_secret_manager_secret_iam_member" "this" {

@@ -12,7 +12,7 @@ import pytest
 
 from housing_assets.assets.batch_predictions import batch_predictions
 from housing_assets.deployments import build_resources
-from housing_assets.settings import Deployment, Settings
+from housing_assets.settings import Deployment, DeploymentTargetName, Settings
 from housing_assets.storage import ObjectStore, open_store
 from housing_assets_tests.batch.tables import (
     GOOD,
@@ -24,6 +24,7 @@ from housing_assets_tests.batch.tables import (
     expected,
     random_frame,
 )
+from housing_assets_tests.deployment.cloud_run_server import cloud_run_server
 from housing_assets_tests.serving.bundles import bundle_files
 from housing_serving.releases import RELEASE_RECORD, ReleaseRecord
 
@@ -158,6 +159,23 @@ def test_the_version_is_the_released_one_unless_another_is_named(batches: Batche
     assert batches.prices("a.csv")["model_version"].tolist() == ["1"]
     batches.store.delete(RELEASE_RECORD)
     metadata_of(batches.run())
+    assert batches.prices("a.csv")["model_version"].tolist() == ["2"]
+
+
+def test_on_cloud_run_its_service_is_asked_and_no_release_record(gcs_bucket: str, tmp_path: Path) -> None:
+    with cloud_run_server(lambda _: "unused") as cloud:
+        batches = batches_at(
+            tmp_path,
+            deployment=Deployment.GCP,
+            deployment_target=DeploymentTargetName.CLOUD_RUN,
+            gcp_project_id="acme-ml",
+            gcs_bucket_name=gcs_bucket,
+            cloud_run_image="us-docker.pkg.dev/housing/api:1",
+            cloud_run_api_endpoint=cloud.url,
+        )
+        batches.put("a.csv", csv_bytes(GOOD))
+        metadata_of(batches.run())
+    # Nothing serves there yet, whatever the record of a fleet says.
     assert batches.prices("a.csv")["model_version"].tolist() == ["2"]
 
 

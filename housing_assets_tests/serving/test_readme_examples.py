@@ -56,8 +56,8 @@ def run(service: RunningService, language: str, text: str) -> "subprocess.Comple
     )
 
 
-def test_readme_has_an_example_in_each_language() -> None:
-    assert [language for page, language, _ in examples() if page == "README.md"] == list(PROGRAMS)
+def test_the_api_page_has_an_example_in_each_language() -> None:
+    assert {language for page, language, _ in examples() if page == "docs/api.md"} == set(PROGRAMS)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_examples_work_as_they_stand(service: RunningService, page: str, languag
 
 @pytest.mark.parametrize(("language", "wrong"), [("python", "422"), ("javascript", "invalid_request")])
 def test_examples_fail_when_the_service_refuses(service: RunningService, language: str, wrong: str) -> None:
-    (text,) = (text for page, kind, text in examples() if (page, kind) == ("README.md", language))
+    (text,) = (text for page, kind, text in examples() if (page, kind) == ("docs/api.md", language))
 
     done = run(service, language, text.replace("37.88", "-37.88"))
 
