@@ -71,11 +71,11 @@ CMD ["housing", "run", "webserver"]
 
 FROM base AS webapp
 COPY --from=build-webapp /opt/venv /opt/venv
-ENV PORT=8501
+ENV WEBAPP_PORT=8501
 USER 10001:10001
 EXPOSE 8501
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python3", "-c", "import os, urllib.request as web; web.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/_stcore/health', timeout=4)"]
+    CMD ["python3", "-c", "import os, urllib.request as web; web.urlopen('http://127.0.0.1:' + os.environ['WEBAPP_PORT'] + '/_stcore/health', timeout=4)"]
 CMD ["python3", "-m", "housing_serving.webapp"]
 
 FROM base AS serving

@@ -13,7 +13,7 @@ demo: setup ## Train on the packaged table, register the model, serve it and ask
 	@$(BIN)/housing demo
 
 .PHONY: up
-up: setup ## Start MLflow, the Dagster UI and daemon, and the API
+up: setup ## Start MLflow, the Dagster UI and daemon, the API, and the web app
 	@$(BIN)/housing up
 
 .PHONY: down
@@ -50,6 +50,10 @@ check: setup ## Lint, format, strict types, import contracts, and that Dagster c
 .PHONY: bench
 bench: setup ## Measure training and the service next to named peers, as ratios
 	@$(BIN)/python -m benchmarks
+
+.PHONY: docs
+docs: setup ## Build the documentation into site/, with no network; a broken link ends the build
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean && echo "Open site/index.html"
 
 .PHONY: format
 format: setup ## Format the code and mend what the linter can

@@ -7,18 +7,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from benchmarks import (
+    batch,
     explanation,
     imputation,
     monitoring,
     prediction,
     published,
     releasing,
+    results,
+    scaling,
     search,
     serving,
     sharing,
@@ -49,6 +54,8 @@ class Benchmark(StrEnum):
     PUBLISHED = "published"
     SHARING = "sharing"
     MONITORING = "monitoring"
+    PREDICT = "predict"
+    SCALE = "scale"
 
 
 WITH_LOAD = {Benchmark.SERVING, Benchmark.RELEASING}
@@ -66,18 +73,27 @@ class Scale:
     serving: serving.ServingScale
     releasing: releasing.ReleasingScale
     monitoring: monitoring.MonitoringScale
+    batch: batch.BatchScale
     trees: int = 1_500
     trials: int = 8
 
 
 # Fewer rows where a fit is slow: the whole run shall end within minutes.
-FULL = Scale(12_000, None, None, 8_000, published.FULL, serving.FULL, releasing.FULL, monitoring.FULL)
+FULL = Scale(
+    *(12_000, None, None, 8_000),
+    published.FULL,
+    serving.FULL,
+    releasing.FULL,
+    monitoring.FULL,
+    batch.FULL,
+)
 QUICK = Scale(
     *4 * (QUICK_ROWS,),
     published.QUICK,
     serving.QUICK,
     releasing.QUICK,
     monitoring.QUICK,
+    batch.QUICK,
     trees=50,
     trials=4,
 )
@@ -108,9 +124,19 @@ def main(
         int, typer.Option(min=1, help="Predictions of the day that is monitored.")
     ] = monitoring.FULL.predictions,
     only: Annotated[list[Benchmark] | None, typer.Option(help="Measure this; may be given again.")] = None,
+    largest_table: Annotated[
+        int,
+        typer.Option(min=scaling.SIZES[0], help="Rows of the largest table that is brought to the split."),
+    ] = scaling.SIZES[1],
+    image: Annotated[
+        Path | None, typer.Option(help="Draw how tables scale to this file, such as docs/images/scale.png.")
+    ] = None,
     source: Annotated[
         str, typer.Option(help="Table that the published forest is compared on: a path or a URL.")
     ] = PACKAGED_LOCATION,
+    save: Annotated[
+        Path | None, typer.Option(help="Keep the tables as JSON in this folder, one file a benchmark.")
+    ] = None,
 ) -> None:
     """Measure the stages of training and the service next to named peers; print medians, spreads and ratios.
 
@@ -126,19 +152,32 @@ def main(
     if not quick:
         scale = replace(scale, monitoring=monitoring.MonitoringScale(predictions, None))
     progress = Console(stderr=True, highlight=False)
-    if chosen - WITH_LOAD - {Benchmark.PUBLISHED, Benchmark.MONITORING}:
-        _training(chosen, scale, repeats, progress)
+    tell = partial(_report, save, quick)
+    if chosen - WITH_LOAD - {Benchmark.PUBLISHED, Benchmark.MONITORING, Benchmark.PREDICT, Benchmark.SCALE}:
+        tell("training", _training(chosen, scale, repeats, progress))
     if Benchmark.PUBLISHED in chosen:
-        _published(scale, source, progress)
+        tell(Benchmark.PUBLISHED, _published(scale, source, progress))
     if Benchmark.SERVING in chosen:
-        _serving(scale, repeats, progress)
+        tell(Benchmark.SERVING, _serving(scale, repeats, progress))
     if Benchmark.RELEASING in chosen:
-        _releasing(scale, repeats, progress)
+        tell(Benchmark.RELEASING, _releasing(scale, repeats, progress))
     if Benchmark.MONITORING in chosen:
-        _monitoring(scale, repeats, progress)
+        tell(Benchmark.MONITORING, _monitoring(scale, repeats, progress))
+    if Benchmark.PREDICT in chosen:
+        tell(Benchmark.PREDICT, _predict(scale, repeats, progress))
+    if Benchmark.SCALE in chosen:
+        sizes = [size for size in scaling.SIZES if size < largest_table] + [largest_table]
+        tell(Benchmark.SCALE, _scale(scaling.QUICK if quick else scaling.TableSizes(sizes), image, progress))
 
 
-def _training(chosen: set[Benchmark], scale: Scale, repeats: int, progress: Console) -> None:
+def _report(folder: Path | None, quick: bool, benchmark: str, tables: list[Table]) -> None:
+    for table in tables:
+        Console().print(table)
+    if folder is not None:
+        results.save(folder, benchmark, tables, quick=quick)
+
+
+def _training(chosen: set[Benchmark], scale: Scale, repeats: int, progress: Console) -> list[Table]:
     started = time.perf_counter()
     found: list[Figure] = []
     for title, measure in training_benchmarks(scale).items():
@@ -148,20 +187,25 @@ def _training(chosen: set[Benchmark], scale: Scale, repeats: int, progress: Cons
                     found += measure(repeats, partial(_tell, progress, title))
                 except MeasurementRefused as error:
                     sys.exit(f"{title} was not measured: {error}")
-    Console().print(figures_table("Training and a peer", found, repeats, time.perf_counter() - started))
+    return [figures_table("Training and a peer", found, repeats, time.perf_counter() - started)]
 
 
-def _published(scale: Scale, source: str, progress: Console) -> None:
+def _published(scale: Scale, source: str, progress: Console) -> list[Table]:
     tell = partial(_tell, progress, Benchmark.PUBLISHED)
     with progress.status("comparing with the published forest"):
         found = published.measure(source, scale.published, tell)
-    for one in found:
-        own_split = f"seed {SEED}" in one.title
-        note = f"Ours: {one.choice.family} {dict(one.choice.hyperparameters)}"
-        Console().print(comparison_table(one.title, one.comparison, note, published=own_split))
+    return [
+        comparison_table(
+            one.title,
+            one.comparison,
+            f"Ours: {one.choice.family} {dict(one.choice.hyperparameters)}",
+            published=f"seed {SEED}" in one.title,
+        )
+        for one in found
+    ]
 
 
-def _serving(scale: Scale, repeats: int, progress: Console) -> None:
+def _serving(scale: Scale, repeats: int, progress: Console) -> list[Table]:
     started = time.perf_counter()
     tell = partial(_tell, progress, Benchmark.SERVING)
     try:
@@ -173,11 +217,13 @@ def _serving(scale: Scale, repeats: int, progress: Console) -> None:
     if not os.environ.get(MLSERVER_PYTHON):
         note += "\nMLServer is not installed here: see --help."
     seconds = time.perf_counter() - started
-    Console().print(figures_table("The service and its peers", found.throughput, repeats, seconds, note))
-    Console().print(readings_table("The service alone", found.readings))
+    return [
+        figures_table("The service and its peers", found.throughput, repeats, seconds, note),
+        readings_table("The service alone", found.readings),
+    ]
 
 
-def _releasing(scale: Scale, repeats: int, progress: Console) -> None:
+def _releasing(scale: Scale, repeats: int, progress: Console) -> list[Table]:
     started = time.perf_counter()
     tell = partial(_tell, progress, Benchmark.RELEASING)
     try:
@@ -185,17 +231,37 @@ def _releasing(scale: Scale, repeats: int, progress: Console) -> None:
             found = releasing.measure(training_rows(), repeats, tell, scale.releasing)
     except MeasurementRefused as error:
         sys.exit(f"The fleet was not measured: {error}")
-    Console().print(
-        figures_table("A fleet while it is redeployed", found, repeats, time.perf_counter() - started)
-    )
+    return [figures_table("A fleet while it is redeployed", found, repeats, time.perf_counter() - started)]
 
 
-def _monitoring(scale: Scale, repeats: int, progress: Console) -> None:
+def _monitoring(scale: Scale, repeats: int, progress: Console) -> list[Table]:
     tell = partial(_tell, progress, Benchmark.MONITORING)
     with progress.status("measuring a day of monitoring"):
         found = monitoring.measure(training_rows(), repeats, tell, scale.monitoring)
     title = f"A day of {scale.monitoring.predictions:,} predictions"
-    Console().print(readings_table(title, found))
+    return [readings_table(title, found)]
+
+
+def _predict(scale: Scale, repeats: int, progress: Console) -> list[Table]:
+    tell = partial(_tell, progress, Benchmark.PREDICT)
+    try:
+        with progress.status("measuring prices of a table"):
+            found = batch.measure(training_rows(), repeats, tell, scale.batch)
+    except MeasurementRefused as error:
+        sys.exit(f"Prices of a table were not measured: {error}")
+    return [readings_table(f"A table of {scale.batch.file_rows:,} rows", found)]
+
+
+def _scale(sizes: scaling.TableSizes, image: Path | None, progress: Console) -> list[Table]:
+    tell = partial(_tell, progress, Benchmark.SCALE)
+    try:
+        with progress.status("measuring tables of growing size"):
+            found = scaling.measure(sizes, tell)
+    except MeasurementRefused as error:
+        sys.exit(f"Scale was not measured: {error}")
+    if image is not None:
+        scaling.draw(found, image)
+    return [scaling.scaling_table(found)]
 
 
 def _tell(progress: Console, title: str, what: str) -> None:

@@ -2,4 +2,4 @@
 
 from housing_assets.cli import app
 
-app()
+app(prog_name="housing")

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from housing_assets.command_help import epilog
 from housing_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="alerts",
     help="What monitoring has raised, and whether messages about it arrive.",
+    epilog=epilog(
+        ("housing alerts", "what is open now"),
+        ("housing alerts test", "whether messages arrive"),
+        done="no open alert is critical",
+        failed="1: one is, or the alerts cannot be read",
+    ),
     rich_markup_mode="markdown",
 )
 console = Console()
@@ -44,7 +51,13 @@ def open_alerts(context: typer.Context) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        ("housing alerts watch", "once, as a workflow does that runs no daemon"),
+        done="no critical alert is open",
+        failed="1: a critical one is, or it could not be looked at",
+    ),
+)
 def watch() -> None:
     """Open and close alerts as the newest reports say, and tell the channels; exit 1 on a critical one.
 
@@ -71,7 +84,7 @@ def watch() -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog=epilog(("housing alerts history --limit 5", "the last five that are over")))
 def history(
     limit: Annotated[int, typer.Option(min=1, help="How many alerts to show, the latest first.")] = 20,
 ) -> None:
@@ -83,7 +96,13 @@ def history(
     console.print(_table(list(reversed(closed))[:limit]))
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        ("housing alerts test", "after a channel was set up"),
+        done="every channel took the message",
+        failed="1: one did not",
+    )
+)
 def test() -> None:
     """Send a test message on every channel; exit 1 when one does not take it."""
     from housing_assets.alerts.channels import (  # noqa: PLC0415  (a second to import)

@@ -5,6 +5,13 @@ from typing import Annotated
 
 import typer
 
+from housing_assets.command_help import epilog
+
+RUN_EPILOG = epilog(("housing run webserver", "the Dagster UI on PORT"), done="it was stopped")
+PROBE_EPILOG = epilog(
+    ("housing probe daemon", "in the container that runs it"), done="it is well", failed="1: it is not"
+)
+
 
 class Part(StrEnum):
     """What runs in one container."""

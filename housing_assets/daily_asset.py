@@ -1,4 +1,4 @@
-"""What the daily assets of monitoring share: partitions, owners, retries, thresholds, links to pages."""
+"""What the daily assets share: partitions, owners, retries; for monitoring thresholds and links to pages."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
@@ -45,12 +45,13 @@ def thresholds(config: ThresholdsConfig, rules: Rules) -> Rules:
 def daily_asset(
     *,
     kinds: set[str],
+    group: str = "monitoring",
     **options: Any,  # noqa: ANN401  (passed on to dg.asset)
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """An asset of one UTC day of service, which stores its result itself; a backfill gives a run several."""
+    """An asset of one UTC day, which stores its result itself; a backfill gives a run several days."""
     decorate: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
         partitions_def=DAYS,
-        group_name="monitoring",
+        group_name=group,
         kinds=kinds,
         owners=OWNERS,
         code_version=CODE_VERSION,

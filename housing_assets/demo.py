@@ -35,6 +35,10 @@ class DemoError(RuntimeError):
     """The demo cannot go on; the message says why and what to do."""
 
 
+class WrongOption(DemoError):
+    """What was asked for cannot be: a snapshot that does not exist, a file that holds no configuration."""
+
+
 def run_demo(settings: Settings, console: Console) -> None:
     """Train, serve, post one request, and print a summary.
 
@@ -60,13 +64,14 @@ def run_training(
     """Execute the training job with a line per finished step.
 
     Raises:
-        DemoError: the snapshot is unknown, the configuration is not readable, or a step failed.
+        WrongOption: the snapshot is unknown, or the configuration is not readable or does not fit.
+        DemoError: a step failed.
     """
     from housing_assets.training import train  # noqa: PLC0415  (loads the whole graph)
 
     key = snapshot or latest_snapshot()
     if not SNAPSHOTS.has_partition_key(key):
-        raise DemoError(f"{key!r} is no snapshot: give a Sunday from 2025-01-05 to {latest_snapshot()}")
+        raise WrongOption(f"{key!r} is no snapshot: give a Sunday from 2025-01-05 to {latest_snapshot()}")
     prepare_instance(settings)
     quieten_dagster()
     console.print(f"Training on snapshot [bold]{key}[/], stored under {settings.storage_root}")
@@ -81,7 +86,7 @@ def run_training(
                 on_message=lambda message: spinner.update(message[:100]),
             )
         except dg.DagsterInvalidConfigError as error:
-            raise DemoError(f"{config} does not fit the assets: {error}") from error
+            raise WrongOption(f"{config} does not fit the assets: {error}") from error
     if not outcome.success:
         raise DemoError("training failed\n" + "\n".join(outcome.failures))
     return outcome
@@ -113,9 +118,9 @@ def run_config_of(path: Path | None) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        raise DemoError(f"{path} is not a readable YAML file: {error}") from error
+        raise WrongOption(f"{path} is not a readable YAML file: {error}") from error
     if not isinstance(content, dict):
-        raise DemoError(
+        raise WrongOption(
             f"{path} must hold a mapping, for example ops: {{sweep_result: {{config: {{n_trials: 60}}}}}}"
         )
     return content

@@ -4,6 +4,7 @@ import dagster as dg
 from dagster_gcp import GCSResource
 
 from housing_assets.alerts.resource import AlertsResource
+from housing_assets.compute import ComputeResource
 from housing_assets.deployment.resource import DeploymentResource
 from housing_assets.io_managers import HousingIOManager
 from housing_assets.registry import RegistryResource
@@ -20,6 +21,7 @@ def build_resources(settings: Settings) -> dict[str, object]:
         "storage": storage,
         "io_manager": HousingIOManager(storage=storage),
         "source": SourceResource(location=settings.source_uri, sha256=settings.source_sha256),
+        "compute": ComputeResource(storage=storage, address=settings.compute),
         "features": FeatureResource(),
         "tracking": TrackingResource(
             storage=storage,
@@ -32,6 +34,7 @@ def build_resources(settings: Settings) -> dict[str, object]:
         ),
         "sweep": SweepResource(
             folder=str((settings.home / "sweeps").resolve()),
+            compute=settings.compute,
             wandb_project=settings.wandb_project,
             wandb_entity=settings.wandb_entity,
             wandb_online=settings.wandb_api_key is not None,
@@ -66,4 +69,9 @@ def build_executor(settings: Settings) -> dg.ExecutorDefinition:
     """How the steps of a run execute, by value."""
     if settings.executor is Executor.MULTIPROCESS:
         return dg.multiprocess_executor
+    if settings.executor is Executor.K8S:
+        from dagster_k8s import k8s_job_executor  # noqa: PLC0415  (an optional dependency)
+
+        executor: dg.ExecutorDefinition = k8s_job_executor
+        return executor
     return dg.in_process_executor

@@ -9,7 +9,8 @@ WEEKLY = dg.FreshnessPolicy.cron(deadline_cron="0 6 * * 1", lower_bound_delta=ti
 # A day is over at midnight; in the morning people look at what it brought.
 DAILY = dg.FreshnessPolicy.cron(deadline_cron="0 6 * * *", lower_bound_delta=timedelta(hours=6))
 
-# `serving` has none: a deployment is as old as the last model that was better than the one before.
+# `serving` has none: a deployment is as old as the last model that was better than the one before. Nor has
+# `batch`: its inputs come when somebody has some.
 POLICIES = {"data": WEEKLY, "preprocessing": WEEKLY, "training": WEEKLY, "monitoring": DAILY}
 
 

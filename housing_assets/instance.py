@@ -7,18 +7,23 @@ from typing import Any
 
 import yaml
 
-from housing_assets.settings import Deployment, Settings
+from housing_assets.settings import POSTGRES_VARIABLE, Deployment, RunLauncher, Settings
 
 # A training uses every core, so a backfill runs one at a time, and people still get a second slot.
 MAX_CONCURRENT_RUNS = 2
 MAX_CONCURRENT_BACKFILL_RUNS = 1
 DEQUEUE_SECONDS = 1
+POSTGRES_DRIVER = "postgresql+psycopg2"
+INSTANCE_CONFIG_MAP = "dagster-instance"
+# Of a run that keeps its steps; one whose steps are pods only waits.
+RUN_RESOURCES = {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "4Gi"}}
 
 
 def instance_config(settings: Settings) -> dict[str, Any]:
     """The content of `dagster.yaml`: the same keys in every deployment, other values."""
     return {
-        "storage": {"sqlite": {"base_dir": str(settings.dagster_home)}},
+        "storage": event_storage(settings),
+        "run_launcher": run_launcher(settings),
         "compute_logs": compute_logs(settings),
         "concurrency": {
             "runs": {
@@ -39,6 +44,47 @@ def instance_config(settings: Settings) -> dict[str, Any]:
     }
 
 
+def event_storage(settings: Settings) -> dict[str, Any]:
+    """Where runs, events and schedules are kept: PostgreSQL where it is set, else SQLite files.
+
+    The password stays in the environment: the file names the variable.
+    """
+    if settings.dagster_postgres_url is not None:
+        return {"postgres": {"postgres_url": {"env": POSTGRES_VARIABLE}}}
+    return {"sqlite": {"base_dir": str(settings.dagster_home)}}
+
+
+def with_driver(url: str) -> str:
+    """The address with the driver that Dagster's statements are written for, where it names none.
+
+    SQLAlchemy would take psycopg 3, which refuses Dagster's `NOTIFY` with a parameter.
+    """
+    scheme, _, rest = url.partition("://")
+    return f"{scheme if '+' in scheme else POSTGRES_DRIVER}://{rest}"
+
+
+def run_launcher(settings: Settings) -> dict[str, Any]:
+    """Who starts runs: the daemon's machine, or a Kubernetes cluster that has a job for each."""
+    if settings.run_launcher is RunLauncher.DEFAULT:
+        return {"module": "dagster", "class": "DefaultRunLauncher"}
+    return {
+        "module": "dagster_k8s",
+        "class": "K8sRunLauncher",
+        "config": {
+            "job_namespace": settings.k8s_namespace,
+            "job_image": settings.k8s_image,
+            "service_account_name": settings.k8s_service_account,
+            # The environment of a pod: a config map of values, and a secret of the same name.
+            "env_config_maps": [settings.k8s_env],
+            "env_secrets": [settings.k8s_env],
+            "dagster_home": "/data/dagster",
+            "instance_config_map": INSTANCE_CONFIG_MAP,
+            "resources": RUN_RESOURCES,
+            "fail_pod_on_run_failure": False,
+        },
+    }
+
+
 def compute_logs(settings: Settings) -> dict[str, Any]:
     """Where the output of steps goes: the bucket in `gcp`, else a folder."""
     folder = str(settings.dagster_home / "compute_logs")
@@ -56,7 +102,7 @@ def compute_logs(settings: Settings) -> dict[str, Any]:
 
 
 def create_databases() -> None:
-    """Create the instance's SQLite files, before several processes do it at the same time and break them."""
+    """Create the instance's tables, before several processes do it at the same time and break them."""
     import dagster as dg  # noqa: PLC0415  (seconds to import)
 
     with dg.DagsterInstance.get() as instance:
@@ -75,6 +121,8 @@ def prepare_instance(settings: Settings) -> Path:
     written.write_text(text, encoding="utf-8")
     written.replace(home / "dagster.yaml")
     os.environ["DAGSTER_HOME"] = str(home)
+    if settings.dagster_postgres_url is not None:
+        os.environ[POSTGRES_VARIABLE] = with_driver(settings.dagster_postgres_url.get_secret_value())
     os.environ["HOUSING_HOME"] = str(settings.home.resolve())
     return home
 

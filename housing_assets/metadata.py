@@ -7,38 +7,41 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from housing_assets.ml.cleaning import content_hash
+from housing_assets.columns import DESCRIPTIONS
 from housing_assets.ml.report import StepReport
+from housing_assets.tables import Table, hash_of, nulls_of, sample_of
 
 PREVIEW_ROWS = 8
 
 
-def table_metadata(frame: pd.DataFrame) -> dict[str, dg.MetadataValue]:
+def table_metadata(table: Table) -> dict[str, dg.MetadataValue]:
     """Row count, column schema and a preview of a stored table."""
+    frame, nulls = sample_of(table), nulls_of(table)
     columns = [
         dg.TableColumn(
             name=str(name),
             type=str(dtype),
-            constraints=dg.TableColumnConstraints(nullable=bool(frame[name].isna().any())),
+            description=DESCRIPTIONS.get(str(name)),
+            constraints=dg.TableColumnConstraints(nullable=bool(nulls[str(name)])),
         )
         for name, dtype in frame.dtypes.items()
     ]
     return {
-        "dagster/row_count": dg.MetadataValue.int(len(frame)),
+        "dagster/row_count": dg.MetadataValue.int(len(table)),
         "dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns)),
         "preview": markdown_table(frame.head(PREVIEW_ROWS)),
     }
 
 
 def table_result(
-    frame: pd.DataFrame, metadata: Mapping[str, Any], asset: str | None = None
-) -> dg.MaterializeResult[pd.DataFrame]:
+    table: Table, metadata: Mapping[str, Any], asset: str | None = None
+) -> dg.MaterializeResult[Table]:
     """A table as an asset's result: described, and versioned by the hash of its content."""
-    digest = content_hash(frame)
+    digest = hash_of(table)
     return dg.MaterializeResult(
         asset_key=asset,
-        value=frame,
-        metadata={**table_metadata(frame), **metadata, "content_hash": digest},
+        value=table,
+        metadata={**table_metadata(table), **metadata, "content_hash": digest},
         data_version=dg.DataVersion(digest),
     )
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from housing_assets.ml.report import StepReport
-from housing_assets.storage import ObjectConflict, ObjectMissing, ObjectStore
+from housing_assets.storage import LocalStore, ObjectConflict, ObjectMissing, ObjectStore
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DAGSTER_RUN_TAG = "dagster.run_id"
+SQLITE = "sqlite:///"
 MAX_PARAM_LENGTH = 6000
 
 
@@ -26,16 +27,41 @@ class TrackingUnavailable(RuntimeError):
 
 def mlflow_client(tracking_uri: str) -> "MlflowClient":
     """A client whose calls give up after seconds, not minutes, when the server is down."""
+    set_defaults()
+    if tracking_uri.startswith(SQLITE):
+        create_database(Path(tracking_uri.removeprefix(SQLITE)))
+    from mlflow import MlflowClient  # noqa: PLC0415  (seconds to import)
+
+    return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+def set_defaults() -> None:
+    """What MLflow reads from the environment when it is imported; what people have set stays."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    if tracking_uri.startswith("sqlite:///"):
-        Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    from mlflow import MlflowClient  # noqa: PLC0415  (seconds to import)
 
-    return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+def create_database(path: Path) -> None:
+    """Create MLflow's SQLite file with its tables, unless there is one: completely or not at all.
+
+    MLflow reaches its tables by dozens of migrations, each of several transactions. A process killed amid
+    them would leave a file that no later start can use, so they run on a file that nobody else sees.
+    """
+    if path.exists():
+        return
+    set_defaults()
+    from mlflow.db import upgrade  # noqa: PLC0415  (seconds to import)
+
+    with tempfile.TemporaryDirectory(prefix="mlflow-") as folder:
+        unseen = Path(folder) / path.name
+        upgrade.callback(f"{SQLITE}{unseen}")
+        try:
+            LocalStore(path.parent).write(path.name, unseen.read_bytes(), if_absent=True)
+        except ObjectConflict:
+            return  # Another process was faster; its file is as complete.
 
 
 class MlflowRuns:

@@ -6,6 +6,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from housing_assets.command_help import epilog
+
+EPILOG = epilog(
+    ("housing monitor", "yesterday, as a workflow does that runs no daemon"),
+    ("housing monitor --day 2026-11-24", "another day"),
+    done="the reports of the day are stored",
+)
+
 console = Console()
 
 

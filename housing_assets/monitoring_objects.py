@@ -20,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
+from housing_assets.datasets.dataset import TABLE_SUFFIX, Dataset, parts_folder
 from housing_assets.formats import decode
 from housing_assets.ml.cleaning import content_hash
 from housing_assets.monitoring.compaction import Compaction, RawFile, compact
@@ -131,15 +132,28 @@ def _training_rows(store: ObjectStore, bundle: Bundle) -> pd.DataFrame:
     """The rows by their hash: a snapshot may have been made anew, and what it replaced lies below it."""
     manifest = bundle.manifest
     folder = f"data/04-split/{manifest.snapshot}/train"
+    parts = parts_folder(f"{folder}/train")
     # What is there now comes first: it is seldom another.
     for name in sorted(store.list(f"{folder}/"), key=lambda name: name.count("/")):
-        rows = decode(name, store.read(name))
-        if content_hash(rows) == manifest.data_hash:
-            return pd.DataFrame(rows)
+        if name.startswith(f"{parts}/"):
+            # A manifest leads there.
+            continue
+        rows = _rows_with_hash(store, name, manifest.data_hash)
+        if rows is not None:
+            return rows
     raise TrainingDataMissing(
         f"version {manifest.model_version} was trained on rows with the hash {manifest.data_hash[:12]}…, and "
         f"no object in {store.uri(folder)} holds them"
     )
+
+
+def _rows_with_hash(store: ObjectStore, name: str, data_hash: str) -> pd.DataFrame | None:
+    """The rows of a table, in one object or of a manifest, if they have this hash."""
+    if not name.endswith(TABLE_SUFFIX):
+        dataset = Dataset.from_json(store.root, store.read(name))
+        return dataset.frame() if dataset.content_hash == data_hash else None
+    rows = pd.DataFrame(decode(name, store.read(name)))
+    return rows if content_hash(rows) == data_hash else None
 
 
 def write_report(store: ObjectStore, report: Report, html: bytes) -> None:

@@ -27,7 +27,9 @@ def fail_orphans(instance: dg.DagsterInstance) -> list[str]:
 
 
 def orphaned_runs(instance: dg.DagsterInstance) -> Iterator[dg.DagsterRun]:
-    """Unfinished runs whose worker process no longer exists."""
+    """Unfinished runs whose worker process no longer exists; none where runs are pods."""
+    if not isinstance(instance.run_launcher, dg.DefaultRunLauncher):
+        return
     unfinished = [
         dg.DagsterRunStatus.STARTING,
         dg.DagsterRunStatus.STARTED,

@@ -14,6 +14,7 @@ from housing_assets.formats import TRUSTED_TYPES
 from housing_assets.ml.export import PARITY_TOLERANCE, bundle_files, check_parity
 from housing_assets.ml.intervals import Interval
 from housing_assets.ml.promotion import Champion, Decision, PromotionRules, UnreadableChampion, decide
+from housing_assets.ml.segments import segment_tables
 from housing_assets.ml.training import Evaluation
 from housing_assets.model_card import ModelCard
 from housing_assets.registry import ModelRegistry
@@ -25,7 +26,7 @@ from housing_assets.storage import (
     StoredObject,
 )
 from housing_serving.bundle import MANIFEST_FILE, Bundle, BundleError
-from housing_serving.features import RAW_FEATURES
+from housing_serving.features import CATEGORICAL_FEATURE, RAW_FEATURES
 
 EXAMPLE_ROWS = 5
 # Beside the bundle, which does not list them: readers take no notice.
@@ -188,6 +189,7 @@ def build_bundle(candidate: Candidate, model_name: str, version: int) -> dict[st
         created_at=datetime.now(UTC),
         metrics={**card.test_metrics, "interval_coverage": card.coverage},
         interval=candidate.interval,
+        segments=segment_tables(candidate.evaluation.predictions)[CATEGORICAL_FEATURE],
     )
 
 

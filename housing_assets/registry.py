@@ -44,6 +44,12 @@ class ModelRegistry:
         self.name = model_name
         self._uri = tracking_uri
 
+    def url(self, version: int) -> str | None:
+        """The version's page, where a server shows one."""
+        if not self._uri.startswith("http"):
+            return None
+        return f"{self._uri.rstrip('/')}/#/models/{self.name}/versions/{version}"
+
     def log_model(self, run_id: str, pipeline: Pipeline, example: pd.DataFrame, trusted: list[str]) -> str:
         """Log the fitted pipeline to a run with signature and example, without pickle; returns its id."""
         import mlflow  # noqa: PLC0415  (seconds to import)
@@ -143,6 +149,12 @@ class RegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def registry(self) -> ModelRegistry:
         """The registry of the configured model."""
         return ModelRegistry(mlflow_client(self.tracking_uri), self.tracking_uri, self.model_name)
+
+
+def version_link(models: ModelRegistry, version: int | None) -> dict[str, dg.MetadataValue]:
+    """Metadata that leads to a version's page in MLflow; none where no server shows it."""
+    url = None if version is None else models.url(version)
+    return {} if url is None else {"mlflow_model": dg.MetadataValue.url(url)}
 
 
 def pinned_requirements() -> list[str]:

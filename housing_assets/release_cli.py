@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from housing_assets.command_help import epilog
+from housing_assets.completion import complete_version
 from housing_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="release",
     help="What serves, how it came to that, and how to change it.",
+    epilog=epilog(
+        ("housing release status", "what serves"), ("housing release rollback", "the version before again")
+    ),
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -27,10 +32,20 @@ FOLLOW_SECONDS = 10.0
 CHECK_SECONDS = 30.0
 LOOK_SECONDS = 0.25
 
+VersionArgument = Annotated[
+    int,
+    typer.Argument(min=1, help="Version of the registered model.", autocompletion=complete_version),
+]
 ReasonOption = Annotated[str, typer.Option(help="Why; it is kept in the history.")]
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        ("housing release status", "what serves, and what is being tried out"),
+        done="every process serves what is released",
+        failed="1: they differ, or the release cannot be read",
+    )
+)
 def status() -> None:
     """Show the released versions and what each process serves; exit 1 when they differ."""
     with _clear_errors():
@@ -40,7 +55,7 @@ def status() -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog=epilog(("housing release history --limit 5", "the last five changes")))
 def history(
     limit: Annotated[int, typer.Option(min=1, help="How many changes to show, the latest first.")] = 20,
 ) -> None:
@@ -58,9 +73,17 @@ def history(
     console.print(table)
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        ("housing release promote 7", "a version that the promotion gate let pass"),
+        ("housing release promote 7 --force --reason 'the gate compared old data'", "one that it did not"),
+        done="the version serves",
+    )
+)
 def promote(
-    version: Annotated[int, typer.Argument(min=1, help="Version of the registered model.")],
+    version: Annotated[
+        int, typer.Argument(min=1, help="Version of the registered model.", autocompletion=complete_version)
+    ],
     reason: ReasonOption = "promoted on the command line",
     force: Annotated[
         bool, typer.Option("--force", help="Also a version that the promotion gate did not let pass.")
@@ -90,7 +113,13 @@ def promote(
         _follow(settings, target)
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        ("housing release deploy", "the candidate in `staging`"),
+        ("housing release deploy --version 7", "another version"),
+        done="the trial has ended, well or not; `housing release status` tells",
+    ),
+)
 def deploy(
     version: Annotated[
         int | None,
@@ -125,7 +154,9 @@ def deploy(
         _fail("\n".join(outcome.failures))
 
 
-@app.command()
+@app.command(
+    epilog=epilog(("housing release check", "after a deployment"), done="every address answers"),
+)
 def check() -> None:
     """Ask every address of the service for a price; exit 1 unless the released version answers."""
     from housing_assets.deployment.cloud_run_smoke import smoke_test  # noqa: PLC0415
@@ -142,7 +173,12 @@ def check() -> None:
             console.print(f"{url} answers ${price:,.0f} by version {found.stable}")
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        ("housing release rollback --reason 'prices of islands are wrong'", "back to the version before"),
+        done="the version before serves",
+    )
+)
 def rollback(reason: ReasonOption = "rolled back on the command line") -> None:
     """End a trial or, when there is none, let the version before serve again."""
     from housing_assets.deployment import release  # noqa: PLC0415
@@ -218,7 +254,7 @@ def _aligned(settings: Settings, found: "TargetStatus") -> list[str]:
 
 def _show(found: "TargetStatus") -> None:
     if found.stable is None:
-        console.print("nothing was released yet: materialize registered_model")
+        console.print("nothing was released yet: materialize registered_model; make up releases it then")
     table = Table(show_header=False, box=None)
     table.add_row("serves", "-" if found.stable is None else f"version {found.stable}")
     if found.canary is not None:

@@ -8,7 +8,7 @@ from dagster_gcp import GCSResource
 from pydantic import Field
 
 from housing_assets.ml.preprocessing import FeatureSettings
-from housing_assets.sources import Source, fetch, packaged_source, resolve
+from housing_assets.sources import PACKAGED_LOCATION, ChecksumMismatch, Source, fetch, resolve
 from housing_assets.storage import ObjectStore, open_store
 
 
@@ -29,16 +29,30 @@ class SourceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     location: str | None = Field(
         default=None,
-        description="https, gs:// or local path of csv, csv.gz, parquet or tgz; may hold {snapshot}.",
+        description="https, gs:// or local path of csv, csv.gz, parquet or tgz; may hold {snapshot}. "
+        "Ends with / for all files of a local or gs:// folder, which may be larger than memory.",
     )
     sha256: str | None = Field(default=None, description="Expected checksum of the source file.")
 
-    def read(self, snapshot: str, location: str | None = None) -> Source:
-        """Fetch the source of one snapshot, from `location` where a run names its own."""
-        chosen = location or self.location
-        if chosen is None:
-            return packaged_source()
-        return fetch(resolve(chosen, snapshot), expected_sha256=self.sha256)
+    def place(self, snapshot: str, location: str | None = None) -> str:
+        """Where the source of one snapshot is: `location` where a run names its own."""
+        return resolve(location or self.location or PACKAGED_LOCATION, snapshot)
+
+    def read(self, place: str) -> Source:
+        """Fetch a source that is one file."""
+        return fetch(place, expected_sha256=self.sha256)
+
+    def verify(self, place: str, sha256: str) -> None:
+        """Refuse a folder that is not the expected one.
+
+        Raises:
+            ChecksumMismatch: its checksum is another.
+        """
+        if self.sha256 and sha256 != self.sha256.strip().lower():
+            raise ChecksumMismatch(
+                f"{place}: the sha256 of its files is {sha256}, expected {self.sha256}; "
+                "check HOUSING_SOURCE_SHA256 or the files"
+            )
 
 
 DEFAULT_FEATURES = FeatureSettings()

@@ -1,4 +1,4 @@
-"""The services of `make up`: MLflow, Dagster webserver and daemon, and the API.
+"""The services of `make up`: MLflow, Dagster webserver and daemon, the API and, if installed, the web app.
 
 Which programs they are with this deployment's settings, and how they start and stop together.
 """
@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ import yaml
 
 from housing_assets.health import answers
 from housing_assets.instance import create_databases, prepare_instance
+from housing_assets.mlflow_runs import create_database
 from housing_assets.settings import Settings
 from housing_assets.supervision import (
     LOOPBACK,
@@ -58,7 +60,15 @@ def services(settings: Settings) -> list[Service]:
             variables=("WEB_CONCURRENCY",),
         ),
     ]
+    if find_spec("streamlit") is not None:
+        listed.append(webapp_service(settings))
     return [mlflow_service(settings), *listed] if serves_mlflow(settings) else listed
+
+
+def webapp_service(settings: Settings) -> Service:
+    """The web app, which asks the API of this deployment unless HOUSING_API_URL names another."""
+    command = (sys.executable, "-m", "housing_serving.webapp")
+    return Service("webapp", command, settings.webapp_port, "WEBAPP_PORT", "/_stcore/health")
 
 
 def workspace_file(settings: Settings) -> Path:
@@ -87,13 +97,11 @@ def mlflow_service(settings: Settings) -> Service:
     New experiments get the storage root itself as their place, not the server's address, so that runs which
     open the SQLite file directly find the same artifacts.
     """
-    database = (settings.home / "mlflow" / "mlflow.db").resolve()
-    database.parent.mkdir(parents=True, exist_ok=True)
     root = settings.storage_root
     artifacts = f"{root if '://' in root else Path(root).as_uri()}/mlflow"
     command = (
         *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(settings.mlflow_port)),
-        *("--workers", "1", "--backend-store-uri", f"sqlite:///{database}"),
+        *("--workers", "1", "--backend-store-uri", f"sqlite:///{settings.mlflow_database}"),
         *("--default-artifact-root", artifacts, "--artifacts-destination", artifacts),
     )
     return Service("mlflow", command, settings.mlflow_port, "MLFLOW_PORT", "/health")
@@ -119,6 +127,8 @@ def up(settings: Settings, report: Callable[[str, str], None]) -> list[Service]:
     prepare_instance(settings)
     write_workspace(settings)
     create_databases()
+    if serves_mlflow(settings):
+        create_database(settings.mlflow_database)
     start_supervisor(settings, wanted)
     try:
         for service in wanted:

@@ -4,6 +4,7 @@ The names are the project's one spelling everywhere; `.env.example` lists them a
 """
 
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -12,6 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from housing_serving.environment import load_environment
 
+POSTGRES_VARIABLE = "DAGSTER_POSTGRES_URL"
+POSTGRES_SCHEMES = ("postgresql://", "postgresql+")
 PLACEHOLDERS = frozenset({"changeme", "change-me", "todo", "xxx", "none", "null"})
 
 
@@ -20,6 +23,14 @@ class Executor(StrEnum):
 
     IN_PROCESS = "in_process"
     MULTIPROCESS = "multiprocess"
+    K8S = "k8s"
+
+
+class RunLauncher(StrEnum):
+    """Where runs execute: as processes beside the daemon, or as jobs of a Kubernetes cluster."""
+
+    DEFAULT = "default"
+    K8S = "k8s"
 
 
 class DeploymentTargetName(StrEnum):
@@ -108,6 +119,16 @@ class Settings(BaseSettings):
     smtp_security: Literal["starttls", "tls", "plain"] = Field("starttls", validation_alias="SMTP_SECURITY")
     smtp_username: str | None = Field(None, validation_alias="SMTP_USERNAME")
     smtp_password: SecretStr | None = Field(None, validation_alias="SMTP_PASSWORD")
+    # Where Dagster keeps runs and events, in place of SQLite files.
+    dagster_postgres_url: SecretStr | None = Field(None, validation_alias=POSTGRES_VARIABLE)
+    # Who works on tables in parts and on trials of the sweep: this machine, or a Dask cluster.
+    compute: str = Field("local", pattern=r"^(local|dask://.+:\d+)$", validation_alias="HOUSING_COMPUTE")
+    run_launcher: RunLauncher = Field(RunLauncher.DEFAULT, validation_alias="HOUSING_RUN_LAUNCHER")
+    # What its jobs are made of: service account, config maps and secrets of the environment, namespace.
+    k8s_namespace: str = Field("default", validation_alias="HOUSING_K8S_NAMESPACE")
+    k8s_image: str | None = Field(None, validation_alias="HOUSING_K8S_IMAGE")
+    k8s_service_account: str = Field("dagster", validation_alias="HOUSING_K8S_SERVICE_ACCOUNT")
+    k8s_env: str = Field("housing-env", validation_alias="HOUSING_K8S_ENV")
     executor: Executor = Field(Executor.IN_PROCESS, validation_alias="HOUSING_EXECUTOR")
     # Where `housing run` listens, on PORT.
     host: str = Field("127.0.0.1", validation_alias="HOST")
@@ -118,6 +139,7 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=1, le=65535, validation_alias="PORT")
     dagster_port: int = Field(3000, ge=1, le=65535, validation_alias="DAGSTER_PORT")
     mlflow_port: int = Field(5000, ge=1, le=65535, validation_alias="MLFLOW_PORT")
+    webapp_port: int = Field(8501, ge=1, le=65535, validation_alias="WEBAPP_PORT")
     exporter_port: int = Field(9109, ge=1, le=65535, validation_alias="HOUSING_EXPORTER_PORT")
 
     @classmethod
@@ -149,10 +171,48 @@ class Settings(BaseSettings):
                 problems.append(f"HOUSING_DEPLOYMENT is not gcp: revisions read the bucket {needed_by}")
             if self.cloud_run_image is None:
                 problems.append(f"CLOUD_RUN_IMAGE is not set: set it to the service's image {needed_by}")
+        problems += self._postgres_problems()
+        problems += self._k8s_problems()
         problems += self._alert_problems()
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _postgres_problems(self) -> list[str]:
+        if self.dagster_postgres_url is None:
+            return []
+        if not self.dagster_postgres_url.get_secret_value().startswith(POSTGRES_SCHEMES):
+            return [
+                f"{POSTGRES_VARIABLE} is no address of a database: set it to postgresql://user:password@host/name"
+            ]
+        if find_spec("dagster_postgres") is None:
+            return [f"{POSTGRES_VARIABLE} needs dagster-postgres: pip install 'housing-assets[postgres]'"]
+        return []
+
+    def _k8s_problems(self) -> list[str]:
+        wanted = {
+            "HOUSING_EXECUTOR": self.executor is Executor.K8S,
+            "HOUSING_RUN_LAUNCHER": self.run_launcher is RunLauncher.K8S,
+        }
+        problems = [
+            f"{name}=k8s needs dagster-k8s: pip install 'housing-assets[k8s]'"
+            for name, chosen in wanted.items()
+            if chosen and find_spec("dagster_k8s") is None
+        ]
+        if wanted["HOUSING_RUN_LAUNCHER"]:
+            if self.k8s_image is None:
+                problems.append(
+                    "HOUSING_K8S_IMAGE is not set: set it to the image of runs (HOUSING_RUN_LAUNCHER=k8s)"
+                )
+            if self.dagster_postgres_url is None:
+                problems.append(
+                    f"{POSTGRES_VARIABLE} is not set: pods share no SQLite file (HOUSING_RUN_LAUNCHER=k8s)"
+                )
+        elif wanted["HOUSING_EXECUTOR"]:
+            problems.append(
+                "HOUSING_RUN_LAUNCHER is not k8s: steps in pods need runs in pods (HOUSING_EXECUTOR=k8s)"
+            )
+        return problems
 
     def _alert_problems(self) -> list[str]:
         problems = []
@@ -257,7 +317,12 @@ class Settings(BaseSettings):
     @property
     def tracking_uri(self) -> str:
         """The MLflow tracking and registry URI: the server's, or the embedded SQLite store."""
-        return self.mlflow_tracking_uri or f"sqlite:///{(self.home / 'mlflow' / 'mlflow.db').resolve()}"
+        return self.mlflow_tracking_uri or f"sqlite:///{self.mlflow_database}"
+
+    @property
+    def mlflow_database(self) -> Path:
+        """The SQLite file of the embedded tracking, whether a server stands before it or not."""
+        return (self.home / "mlflow" / "mlflow.db").resolve()
 
     @property
     def dagster_home(self) -> Path:

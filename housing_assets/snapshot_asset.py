@@ -13,6 +13,11 @@ OWNERS = ["team:ml-platform"]
 CODE_VERSION = "1"
 OBJECT_KEY = "object"
 
+# What a step gets where steps are pods (HOUSING_EXECUTOR=k8s); elsewhere nobody reads it.
+K8S_TAG = "dagster-k8s/config"
+LIGHT = {"cpu": "500m", "memory": "1Gi"}, {"memory": "2Gi"}
+HEAVY = {"cpu": "2", "memory": "4Gi"}, {"memory": "8Gi"}
+
 # Only transient storage errors reach this policy; everything else fails at once (see `tracking.final`).
 TRANSIENT_RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL)
 
@@ -22,9 +27,13 @@ def snapshot_asset(
     group: str,
     kinds: set[str],
     stored_at: str | None,
+    heavy: bool = False,
     **options: Any,  # noqa: ANN401  (passed on to dg.asset)
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """An asset of one weekly snapshot, stored at the object name `stored_at` (with `{snapshot}` in it)."""
+    """An asset of one weekly snapshot, stored at the object name `stored_at` (with `{snapshot}` in it).
+
+    A heavy one fits many models.
+    """
     decorate: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
         partitions_def=SNAPSHOTS,
         group_name=group,
@@ -33,9 +42,16 @@ def snapshot_asset(
         code_version=CODE_VERSION,
         retry_policy=TRANSIENT_RETRIES,
         metadata=object_metadata(stored_at),
+        op_tags=step_resources(*(HEAVY if heavy else LIGHT)),
         **options,
     )
     return decorate
+
+
+def step_resources(requests: Mapping[str, str], limits: Mapping[str, str]) -> Mapping[str, Any]:
+    """Tags of a step that ask Kubernetes for so much."""
+    resources = {"requests": dict(requests), "limits": dict(limits)}
+    return {K8S_TAG: {"container_config": {"resources": resources}}}
 
 
 def object_metadata(stored_at: str | None) -> Mapping[str, str]:

@@ -134,6 +134,9 @@ class TrackingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             step.links["mlflow_run"] = dg.MetadataValue.url(url)
         if self.wandb_online and run.url:
             step.links["wandb_run"] = dg.MetadataValue.url(run.url)
+        else:
+            # What `wandb sync` uploads later; the run's own folder is that of its files.
+            step.links["wandb_run"] = dg.MetadataValue.path(Path(run.dir).parent)
         _OPEN.update({(run_id, asset): step for asset in assets})
         return step
 

@@ -68,12 +68,13 @@ class Stack:
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
         self.home = folder / "home"
-        self.port, self.dagster_port, self.mlflow_port = free_ports(3)
+        self.port, self.dagster_port, self.mlflow_port, self.webapp_port = free_ports(4)
         ours = {
             "HOUSING_HOME": str(self.home),
             "PORT": str(self.port),
             "DAGSTER_PORT": str(self.dagster_port),
             "MLFLOW_PORT": str(self.mlflow_port),
+            "WEBAPP_PORT": str(self.webapp_port),
             **settings,
         }
         known = {str(field.validation_alias) for field in Settings.model_fields.values()}
@@ -110,6 +111,7 @@ class Stack:
             "webserver": f"{self.dagster_port}/server_info",
             "api": f"{self.port}/health",
             "api ready": f"{self.port}/health/ready",
+            "web app": f"{self.webapp_port}/_stcore/health",
         }
         return {
             name: requests.get(f"http://127.0.0.1:{page}", timeout=10).status_code

@@ -12,14 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks import wrk
+from benchmarks.block_groups import block_groups
 from benchmarks.footprint import growth, resident_while_predicting
 from benchmarks.measuring import Figure, MeasurementRefused, spread
 from benchmarks.open_loop import latencies
 from benchmarks.processes import Command, Server, running
 from benchmarks.sides import EMPTY, REFERENCE, Side, empty, insist_on_right_answers
+from housing_assets.ml.schemas import RAW_SCHEMA, validate
+from housing_assets.sources import packaged_source, parse
 from housing_assets_tests.command_line import REPOSITORY
 from housing_assets_tests.serving.bundles import INSTANCE
 from housing_assets_tests.system_programs import require
@@ -105,10 +109,13 @@ def test_progress_tells_every_measurement(training: Done) -> None:
     assert titles == ["imputation"] * 3 + ["prediction"] * 2 + ["explanation"] * 2 + ["search", "sharing"]
 
 
-def test_the_published_forest_is_compared_on_both_splits_and_in_new_places() -> None:
-    done = benchmarks("--quick", "--only", "published")
+def test_the_published_forest_is_compared_on_both_splits_and_in_new_places(tmp_path: Path) -> None:
+    done = benchmarks("--quick", "--only", "published", "--save", str(tmp_path / "new"))
     assert done.returncode == 0, done.stderr
     rows = cells(done)
+    kept = json.loads((tmp_path / "new" / "published.json").read_text())
+    assert [row for table in kept["tables"] for row in table["rows"]] == rows
+    assert (kept["benchmark"], kept["quick"]) == ("published", True)
     figures = ["rmse", "mae", "mape", "wmape", "r2"]
     assert [row[0] for row in rows] == 3 * figures
     for what, ours, forest, ratio, interval, *_ in rows:
@@ -171,6 +178,45 @@ def test_a_day_of_monitoring_is_measured_in_time_and_memory() -> None:
     assert rows[-1][2] == "2,000 for 10 million"
 
 
+def test_prices_of_a_table_are_measured_in_process_and_by_the_command() -> None:
+    done = benchmarks("--quick", "--only", "predict")
+    assert done.returncode == 0, done.stderr
+    rows = cells(done)
+    assert [name for name, _, _ in rows] == [
+        "rows/s of one processor, intervals included",
+        "the same, no place twice",
+        "housing predict, s",
+        "most memory of it, MB",
+    ]
+    assert all(number(measured) > 0 for _, measured, _ in rows)
+    assert rows[0][2] == "50,000; 200,000 wished"
+
+
+def test_tables_are_brought_to_the_split_here_and_on_a_cluster(tmp_path: Path) -> None:
+    done = benchmarks("--quick", "--only", "scale", "--image", str(tmp_path / "scale.png"))
+    assert done.returncode == 0, done.stderr
+    rows = cells(done)
+    steps = ["raw", "processed", "featured", "split", "checks", "all"]
+    assert [row[-7] for row in rows] == 2 * steps
+    for row in rows[: len(steps)]:
+        seconds, _, megabytes = map(number, row[-6:-3])
+        on_cluster = map(number, row[-3:])
+        assert seconds > 0 and megabytes > 50 and min(on_cluster) >= 0
+    assert (tmp_path / "scale.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_generated_block_groups_are_as_documented() -> None:
+    frame = block_groups(5_000)
+    assert validate(frame, RAW_SCHEMA).passed
+    assert frame.duplicated().sum() == 5
+    pd.testing.assert_frame_equal(frame, block_groups(5_000))
+    assert not frame.equals(block_groups(5_000, 1))
+    published = parse(packaged_source())
+    for name in ("median_income", "median_house_value", "latitude", "total_rooms"):
+        assert frame[name].median() == pytest.approx(published[name].median(), rel=0.1)
+    assert frame["median_income"].corr(frame["median_house_value"]) > 0.6
+
+
 def test_a_peer_that_does_not_start_ends_the_run_with_its_last_words() -> None:
     require("wrk")
     # An interpreter without MLServer.
@@ -194,6 +240,7 @@ def test_help_says_what_is_measured_and_how_long_it_takes() -> None:
         "--quick",
         "--only",
         "imputation|prediction|explanation|search|serving|releasing|published|sharing",
+        "--largest-table",
         "--source",
         "fifteen minutes",
         "MLSERVER_PYTHON",

@@ -60,7 +60,7 @@ def test_incomplete_settings_exit_2_with_every_missing_name(monkeypatch: pytest.
 
 def test_a_day_that_is_no_snapshot_is_refused() -> None:
     code, output = invoke("train", "--snapshot", "2026-11-23")
-    assert code == 1
+    assert code == 2
     assert "'2026-11-23' is no snapshot: give a Sunday from 2025-01-05 to" in output
 
 
@@ -77,7 +77,7 @@ def test_a_bad_run_configuration_is_named(tmp_path: Path, content: str | None, e
     if content is not None:
         path.write_text(content)
     code, output = invoke("train", "--config", str(path))
-    assert code == 1
+    assert code == 2
     assert expected in output
 
 
@@ -93,7 +93,7 @@ def test_an_unknown_option_of_an_asset_is_named(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("ops: {sweep_result: {config: {trials: 3}}}")
     code, output = invoke("train", "--config", str(path))
-    assert code == 1
+    assert code == 2
     assert "trials" in output
 
 

@@ -1,19 +1,25 @@
 """The code location: what is in it, how it hangs together, and that deployments differ by values alone."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+import pandas as pd
 import pytest
 import yaml
 
+from housing_assets.columns import DESCRIPTIONS
 from housing_assets.definitions import build_definitions
 from housing_assets.deployments import build_executor, build_resources
 from housing_assets.freshness import POLICIES
 from housing_assets.instance import instance_config
+from housing_assets.metadata import table_metadata
+from housing_assets.ml.cleaning import ID_COLUMN
 from housing_assets.partitions import DAYS, SNAPSHOTS, latest_snapshot
 from housing_assets.schedules import weekly_training
 from housing_assets.settings import Deployment, Executor, Settings
+from housing_serving.features import RAW_FEATURES, ROW_FEATURES, TARGET
 
 LOCAL = Settings(_env_file=None)  # type: ignore[call-arg]
 GCP = LOCAL.model_copy(
@@ -39,6 +45,7 @@ UPSTREAM = {
     "prediction_log": set(),
     "drift_report": {"prediction_log"},
     "performance_report": {"prediction_log", "drift_report"},
+    "batch_predictions": set(),
 }
 BLOCKING_CHECKS = {
     ("raw_housing", "raw_rows_are_valid"),
@@ -95,9 +102,11 @@ def test_every_asset_is_grouped_owned_and_described(definitions: dg.Definitions)
     for definition in assets_of(definitions):
         for spec in definition.specs:
             # There is one service, whatever snapshot its model is from; what it served goes by days.
-            partitions = {"serving": None, "monitoring": DAYS}.get(str(spec.group_name), SNAPSHOTS)
+            partitions = {"serving": None, "monitoring": DAYS, "batch": DAYS}.get(
+                str(spec.group_name), SNAPSHOTS
+            )
             assert spec.partitions_def == partitions, spec.key
-            groups = {"data", "preprocessing", "training", "serving", "monitoring"}
+            groups = {"data", "preprocessing", "training", "serving", "monitoring", "batch"}
             assert spec.group_name in groups, spec.key
             assert spec.owners == ["team:ml-platform"], spec.key
             assert spec.code_version, spec.key
@@ -105,13 +114,50 @@ def test_every_asset_is_grouped_owned_and_described(definitions: dg.Definitions)
             assert spec.description and len(spec.description) > 40, spec.key
 
 
-def test_every_asset_but_the_deployment_has_a_freshness_policy(definitions: dg.Definitions) -> None:
+def test_everything_that_people_see_explains_itself(definitions: dg.Definitions) -> None:
+    specs = [spec for one in assets_of(definitions) for spec in one.specs]
+    checks = [spec for one in assets_of(definitions) for spec in one.check_specs]
+    checks += [spec for one in definitions.asset_checks or [] for spec in one.check_specs]
+    named = {spec.key.to_user_string(): spec.description for spec in specs}
+    named |= {f"check {spec.name}": spec.description for spec in checks}
+    for kind, found in (
+        ("job", definitions.jobs),
+        ("schedule", definitions.schedules),
+        ("sensor", definitions.sensors),
+    ):
+        named |= {f"{kind} {one.name}": one.description for one in found or []}
+    known = {"raw_housing", "check raw_rows_are_valid", "job training_job", "schedule weekly_training"}
+    assert {*known, "sensor raise_alerts"} <= named.keys()
+    # A sentence, not a name: it begins with a capital, has some words, and ends.
+    sentence = re.compile(r"[A-Z].{25,}[.]$", re.DOTALL)
+    assert {name: text for name, text in named.items() if not sentence.match(text or "")} == {}
+
+
+def test_every_setting_of_a_run_is_described(definitions: dg.Definitions) -> None:
+    undescribed = [
+        f"{one.op.name}.{name}"
+        for one in assets_of(definitions)
+        for name, field in getattr(one.op.config_schema.config_type, "fields", {}).items()
+        if not field.description
+    ]
+    assert undescribed == []
+
+
+def test_every_column_of_the_stored_tables_is_described() -> None:
+    columns = {*RAW_FEATURES, TARGET, ID_COLUMN, *ROW_FEATURES}
+    assert columns == DESCRIPTIONS.keys()
+    schema = table_metadata(pd.DataFrame({name: [1.0] for name in columns}))["dagster/column_schema"].value
+    assert {one.name: one.description for one in schema.columns} == dict(DESCRIPTIONS)
+
+
+def test_every_asset_that_is_made_by_the_clock_has_a_freshness_policy(definitions: dg.Definitions) -> None:
     policies = {
         spec.key.to_user_string(): spec.freshness_policy
         for definition in assets_of(definitions)
         for spec in definition.specs
     }
     assert policies.pop("api_deployment") is None
+    assert policies.pop("batch_predictions") is None
     assert {name: policy for name, policy in policies.items() if policy not in POLICIES.values()} == {}
     assert policies["registered_model"] == POLICIES["training"]
 

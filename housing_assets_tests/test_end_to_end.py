@@ -65,11 +65,12 @@ TEN_METRICS = (
 MODEL_PLOTS = (
     *("feature_importance", "predicted_vs_actual", "residual_map"),
     *("calibration_plot", "learning_curve_plot", "permutation_importance_plot", "protocols_plot"),
+    "contributions_plot",
 )
 MODEL_TABLES = (
     *("protocols", "comparison", "published_figures", "calibration", "learning_curve"),
     *("permutation_importance", "error_by_ocean_proximity", "error_by_price_decile"),
-    *("error_by_income_quintile", "error_by_region"),
+    *("error_by_income_quintile", "error_by_region", "contributions"),
 )
 
 

@@ -28,12 +28,20 @@ def command_of(settings: Settings, name: str) -> tuple[str, ...]:
 
 def test_without_a_tracking_server_one_is_started_first(tmp_path: Path) -> None:
     names = [service.name for service in services(settings_of(tmp_path))]
-    assert names == ["mlflow", "dagster-webserver", "dagster-daemon", "api"]
+    assert names == ["mlflow", "dagster-webserver", "dagster-daemon", "api", "webapp"]
 
 
 def test_a_tracking_server_elsewhere_is_used_and_none_is_started(tmp_path: Path) -> None:
     elsewhere = settings_of(tmp_path, MLFLOW_TRACKING_URI="https://mlflow.example.org")
-    assert [service.name for service in services(elsewhere)] == ["dagster-webserver", "dagster-daemon", "api"]
+    names = [service.name for service in services(elsewhere)]
+    assert names == ["dagster-webserver", "dagster-daemon", "api", "webapp"]
+
+
+def test_without_its_extra_the_web_app_is_not_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("housing_assets.services.find_spec", lambda _: None)
+    assert "webapp" not in [service.name for service in services(settings_of(tmp_path))]
 
 
 def test_artifacts_go_to_the_folder_of_the_storage_root(tmp_path: Path) -> None:

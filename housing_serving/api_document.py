@@ -5,13 +5,16 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
+from housing_serving.error_body import ErrorDetail
 from housing_serving.errors import (
     REQUEST_ID,
     Ending,
-    ErrorDetail,
     ExplanationUnavailable,
     ModelNotReady,
+    NeighboursUnavailable,
+    NotRecorded,
     PayloadTooLarge,
+    RecordsUnavailable,
     ServiceError,
     answer_to,
     internal_error,
@@ -39,6 +42,10 @@ TAGS = [
     {"name": "health", "description": "Probes for load balancers and operators."},
     {"name": "service", "description": "The service about itself."},
 ]
+# Paths whose errors are their own.
+NEAREST = "/api/v1/block-groups/nearest"
+EVALUATION = "/api/v1/model/evaluation"
+MONITORING = "/api/v1/model/monitoring"
 METRICS_EXAMPLE = """# HELP housing_requests_total Answered HTTP requests.
 # TYPE housing_requests_total counter
 housing_requests_total{method="POST",route="/api/v1/predict",status="200"} 1042.0
@@ -164,11 +171,12 @@ def _error_examples(path: str, status: int) -> Json:
 def _errors(path: str) -> Iterable[ServiceError]:
     yield Unauthorized()
     yield BodyTooSlow()
-    yield ExplanationUnavailable(1)
+    yield NeighboursUnavailable(1) if path == NEAREST else ExplanationUnavailable(1)
+    yield NotRecorded(1)
     yield PayloadTooLarge(MAX_BODY_BYTES)
     yield NotJson()
     too_far_east = ErrorDetail(
-        field="instances.0.longitude",
+        field="longitude" if path == NEAREST else "instances.0.longitude",
         message="Input should be less than or equal to -114",
         type="less_than_equal",
     )
@@ -177,6 +185,9 @@ def _errors(path: str) -> Iterable[ServiceError]:
     )
     yield TooManyRequests(12)
     looking = ErrorDetail(field="local", message="The source is unavailable.", type="source_unavailable")
-    yield ModelNotReady(5, [looking])
+    if path != MONITORING:
+        yield ModelNotReady(5, [looking])
+    if path in (EVALUATION, MONITORING):
+        yield RecordsUnavailable(5)
     if path == "/health/ready":
         yield Ending()

@@ -7,37 +7,15 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+
+from housing_serving.error_body import ErrorBody, ErrorDetail, ErrorResponse
 
 REQUEST_ID = "housing_serving.request_id"
 # A full batch can be wrong in ten thousand places; nobody reads more than these.
 MAX_DETAILS = 100
 # Of a field's name, which is the caller's when it is unknown.
 LONGEST_NAME = 100
-
-
-class ErrorDetail(BaseModel):
-    """One field of the request that is wrong."""
-
-    field: str = Field(examples=["instances.0.longitude"])
-    message: str = Field(examples=["Input should be greater than or equal to -124.5"])
-    type: str = Field(examples=["greater_than_equal"])
-
-
-class ErrorBody(BaseModel):
-    """What went wrong."""
-
-    code: str = Field(description="Stable, for programs.", examples=["invalid_request"])
-    message: str = Field(description="For people.", examples=["1 field is invalid."])
-    details: list[ErrorDetail] = Field(default_factory=list)
-
-
-class ErrorResponse(BaseModel):
-    """The body of every response that is not a success."""
-
-    error: ErrorBody
-    request_id: str | None = Field(None, examples=["6f1c1c0f4e0b4b0f8b7f3f3f1d2c9a55"])
 
 
 class ServiceError(HTTPException):
@@ -86,6 +64,40 @@ class ExplanationUnavailable(ServiceError):
             HTTPStatus.CONFLICT,
             "explanation_unavailable",
             f"Model version {model_version} was exported without what explanations need; it still predicts.",
+        )
+
+
+class NeighboursUnavailable(ServiceError):
+    """The model that serves knows no block groups."""
+
+    def __init__(self, model_version: int) -> None:
+        super().__init__(
+            HTTPStatus.CONFLICT,
+            "neighbours_unavailable",
+            f"Model version {model_version} was exported without known block groups; it still predicts.",
+        )
+
+
+class NotRecorded(ServiceError):
+    """What is asked for was not written down."""
+
+    def __init__(self, model_version: int) -> None:
+        super().__init__(
+            HTTPStatus.NOT_FOUND,
+            "not_recorded",
+            f"The storage root has no promotion report of model version {model_version}.",
+        )
+
+
+class RecordsUnavailable(ServiceError):
+    """What is on record cannot be read."""
+
+    def __init__(self, retry_seconds: float) -> None:
+        super().__init__(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "records_unavailable",
+            "What is on record cannot be read at the moment; the log of the service says why.",
+            {"Retry-After": str(max(1, round(retry_seconds)))},
         )
 
 

@@ -12,8 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from housing_serving.neighbours import (
+    ALIKE_FEATURES,
+    LONGITUDE_SCALE,
+    TRAITS,
+    Nearest,
+    Neighbourhood,
+    closeness,
+    comparable,
+)
 from housing_serving.neighbours import FEATURES as NEIGHBOUR_FEATURES
-from housing_serving.neighbours import LONGITUDE_SCALE, Neighbourhood
 from housing_serving.places import PlaceMemory
 
 FloatArray = NDArray[np.float64]
@@ -186,7 +194,7 @@ class FeatureSpec:
             *(f"{CATEGORICAL_FEATURE}={category}" for category in self.categories),
             *(f"rotated_coordinate_{index}" for index in range(self.rotations)),
             *(f"distance_{name}" for name, *_ in self.cities),
-            *(NEIGHBOUR_FEATURES if self.neighbourhood is not None else ()),
+            *((*NEIGHBOUR_FEATURES, *ALIKE_FEATURES) if self.neighbourhood is not None else ()),
         )
 
     @cached_property
@@ -196,49 +204,56 @@ class FeatureSpec:
 
     @cached_property
     def place_size(self) -> int:
-        """Number of the columns that follow from the place alone: all after the ratios but the categories."""
-        return self.size - len(NUMERIC_FEATURES) - len(ROW_FEATURES) * self.ratios - len(self.categories)
+        """Number of the columns that follow from the place alone."""
+        others = len(NUMERIC_FEATURES) + len(ROW_FEATURES) * self.ratios + len(self.categories)
+        return self.size - others - len(ALIKE_FEATURES) * (self.neighbourhood is not None)
 
     @cached_property
     def remembered(self) -> PlaceMemory:
-        """What these columns are at places that were asked for before."""
+        """What there is to know of places that were asked for before."""
+        compared = 0 if self.neighbourhood is None else self.neighbourhood.compared
         return PlaceMemory(
-            lambda latitude, longitude: place_features(latitude, longitude, self), self.place_size
+            lambda latitude, longitude: describe_places(latitude, longitude, self),
+            self.place_size + 2 * compared,
         )
 
 
-def place_features(
-    latitude: FloatArray, longitude: FloatArray, spec: FeatureSpec, nearby: FloatArray | None = None
+def describe_places(
+    latitude: FloatArray, longitude: FloatArray, spec: FeatureSpec, nearest: Nearest | None = None
 ) -> NDArray[np.float32]:
-    """The features that follow from the place alone, rounded to float32.
+    """What follows from the place alone, rounded to float32.
 
     Args:
         latitude: Shape (n,).
         longitude: Shape (n,).
         spec: The fitted values.
-        nearby: What the rows' neighbours say, where training has asked for that itself.
+        nearest: The rows' neighbours, where training has looked for them itself.
 
     Returns:
-        Shape (n, spec.place_size).
+        The features, `spec.place_size` columns; with a neighbourhood also the positions of those that rows
+        are compared with, and their closeness.
     """
     blocks = [
         rbf_similarity(latitude, longitude, spec.centers, spec.gamma),
         rotated_coordinates(latitude, longitude, spec.directions),
         distances(latitude, longitude, spec.places),
     ]
-    if spec.neighbourhood is not None:
-        blocks.append(spec.neighbourhood.features(latitude, longitude) if nearby is None else nearby)
+    if (around := spec.neighbourhood) is not None:
+        found, distance = around.nearest(latitude, longitude) if nearest is None else nearest
+        near = slice(around.compared)
+        positions = found[:, near].astype(np.float64)
+        blocks += [around.describe(found, distance), positions, closeness(distance[:, near])]
     # Rounds as `round_to_float32` does.
     return np.hstack(blocks).astype(np.float32)
 
 
-def feature_matrix(columns: Columns, spec: FeatureSpec, nearby: FloatArray | None = None) -> FloatArray:
+def feature_matrix(columns: Columns, spec: FeatureSpec, nearest: Nearest | None = None) -> FloatArray:
     """The model's input, one row per block group, rounded through float32.
 
     Args:
         columns: The raw features, `total_bedrooms` already imputed.
         spec: The fitted values.
-        nearby: What the rows' neighbours say, where training has asked for that itself.
+        nearest: The rows' neighbours, where training has looked for them itself.
 
     Returns:
         C-contiguous float64 of shape (n, spec.size); a category unknown to `spec` is all zeros.
@@ -246,20 +261,28 @@ def feature_matrix(columns: Columns, spec: FeatureSpec, nearby: FloatArray | Non
     latitude, longitude = columns["latitude"], columns["longitude"]
     category = np.asarray(columns[CATEGORICAL_FEATURE], dtype=object)
     matrix = np.empty((len(latitude), spec.size), dtype=np.float32)
+    ratios = row_features(columns)
     single = [columns[name] for name in NUMERIC_FEATURES]
     if spec.ratios:
-        single += row_features(columns).values()
+        single += ratios.values()
     for index, values in enumerate(single):
         matrix[:, index] = values
-    if nearby is None:
+    if nearest is None:
         place = spec.remembered(latitude, longitude)
     else:
-        place = place_features(latitude, longitude, spec, nearby)
+        place = describe_places(latitude, longitude, spec, nearest)
     similarities = len(spec.cluster_centers)
     start = len(single)
     middle = start + similarities
     end = middle + len(spec.categories)
+    last = end + spec.place_size - similarities
     matrix[:, start:middle] = place[:, :similarities]
     matrix[:, middle:end] = category[:, np.newaxis] == spec.known_categories
-    matrix[:, end:] = place[:, similarities:]
+    matrix[:, end:last] = place[:, similarities : spec.place_size]
+    if (around := spec.neighbourhood) is not None:
+        near = spec.place_size + around.compared
+        positions = place[:, spec.place_size : near].astype(np.int64)
+        close = place[:, near:].astype(np.float64)
+        traits = comparable([ratios[name] if name in ratios else columns[name] for name in TRAITS])
+        matrix[:, last:] = around.ask_alike(positions, close, traits)
     return matrix.astype(np.float64)

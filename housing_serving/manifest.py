@@ -12,7 +12,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from housing_serving.features import NUMERIC_FEATURES, FeatureSpec
 from housing_serving.neighbours import Neighbourhood
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 MANIFEST_FILE = "bundle.json"
 MODEL_FILE = "model.onnx"
 # The block groups whose prices are features, and the model of how far off a price may be; both optional.
@@ -50,7 +50,10 @@ UtcDatetime = Annotated[AwareDatetime, AfterValidator(_as_utc)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+    # The text below a field is its description in the documentation.
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class FeatureRange(_Part):
@@ -66,15 +69,15 @@ class Preprocessing(_Part):
     """The fitted values of the feature matrix."""
 
     categories: tuple[str, ...]
-    # Rows of (latitude, longitude).
     cluster_centers: tuple[tuple[float, float], ...]
+    """Rows of (latitude, longitude)."""
     gamma: Annotated[float, Field(gt=0)]
     ratios: bool = True
     rotations: Annotated[int, Field(ge=0)] = 0
-    # Rows of (name, latitude, longitude).
     cities: tuple[tuple[str, float, float], ...] = ()
-    # Whether the prices of block groups nearby are features; they are in a file of their own.
+    """Rows of (name, latitude, longitude)."""
     neighbours: bool = False
+    """Whether the prices of block groups nearby are features; they are in a file of their own."""
 
     def spec(self, neighbourhood: Neighbourhood | None = None) -> FeatureSpec:
         """The same values as the feature code takes them."""
@@ -92,17 +95,30 @@ class Preprocessing(_Part):
 class ImputerSpec(_Part):
     """How null bedrooms are filled."""
 
-    # The published strategy's name, for people; `kind` is what the reader acts on.
     strategy: str
+    """The published strategy's name, for people; `kind` is what the reader acts on."""
     kind: Literal["constant", "neighbours", "compiled"]
     value: float | None = None
+    """What a constant imputer fills in."""
     per_household: bool = False
+    """Whether a compiled imputer answers bedrooms per household instead of bedrooms."""
 
     @model_validator(mode="after")
     def _constant_has_a_value(self) -> Self:
         if (self.kind == "constant") != (self.value is not None):
             raise ValueError("value is given for the kind constant, and only for it")
         return self
+
+
+class SegmentInterval(_Part):
+    """How intervals did on the test rows of one `ocean_proximity`."""
+
+    category: str
+    rows: Annotated[int, Field(ge=1)]
+    coverage: Annotated[float, Field(ge=0, le=1)]
+    """Share of the prices that lay inside."""
+    width: Annotated[float, Field(ge=0)]
+    """Dollars, on average."""
 
 
 class IntervalSpec(_Part):
@@ -115,35 +131,44 @@ class IntervalSpec(_Part):
     lower_offset: Annotated[float, Field(le=0)]
     upper_offset: Annotated[float, Field(ge=0)]
     scaled: bool = False
-    # Dollars; no row is surer than this.
+    """Whether the offsets are multiples of what the spread model answers."""
     least_spread: Annotated[float, Field(ge=0)] = 0.0
-    # Dollars; no interval reaches further, unless its price does.
+    """Dollars; no row is surer than this."""
     highest: Annotated[float, Field(gt=0)] | None = None
+    """Dollars; no interval reaches further, unless its price does."""
+    segments: tuple[SegmentInterval, ...] = ()
+    """How they did on the test rows."""
 
 
 class BundleManifest(_Part):
     """Everything a bundle states about its model and its own files."""
 
-    format_version: Literal[2] = FORMAT_VERSION
+    format_version: Literal[3] = FORMAT_VERSION
     model_name: str
     model_version: Annotated[int, Field(ge=1)]
     algorithm: str
+    """The model family."""
     snapshot: str
+    """The Sunday whose rows it was trained on."""
     data_hash: str
+    """sha256 of the training rows; monitoring finds them by it."""
     git_commit: str
+    """Of the code that trained it."""
     target: str
     created_at: UtcDatetime
     metrics: dict[str, float]
-    # Training ranges of the numeric features, in the order of the feature contract.
+    """Scores on the test rows, by name."""
     features: tuple[FeatureRange, ...]
-    # Categories seen in training.
+    """Training ranges of the numeric features, in the order of the feature contract."""
     categories: tuple[str, ...]
+    """Categories seen in training."""
     preprocessing: Preprocessing
     imputer: ImputerSpec
     interval: IntervalSpec
     libraries: dict[str, str]
-    # sha256 of every other file of the bundle.
+    """Versions of the libraries that trained it, by name."""
     files: dict[FileName, Sha256]
+    """sha256 of every other file of the bundle, by its name."""
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

@@ -6,8 +6,8 @@ place within it; the nearest of one place are then found among some dozens inste
 """
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from math import floor
 from typing import Any
@@ -20,6 +20,8 @@ IntArray = NDArray[np.int64]
 Cell = tuple[int, int]
 # Positions of places, and where these are.
 Candidates = tuple[IntArray, FloatArray, FloatArray]
+# Positions of the places nearest to each row, the nearest first, and how far they are in degrees of latitude.
+Nearest = tuple[IntArray, FloatArray]
 
 # So many of the nearest are looked at, for features that are more and more of the surroundings'.
 NEAREST = (5, 15, 40)
@@ -40,6 +42,25 @@ FEATURES = (
     *(f"nearby_median_price_{number}" for number in NEAREST[:-1]),
     *(f"nearby_{trait}_{number}" for number in NEAREST[:-1] for trait in TRAITS),
 )
+# What a row's own traits tell of those nearby; everything else here follows from its place alone.
+ALIKE_FEATURES = ("nearby_price_of_alike", "nearby_alike")
+# So many of the nearest are compared with the row.
+COMPARED = 25
+# By how much a trait may differ for two block groups to be alike still: of the logarithm of all but the age,
+# which is in years.
+ALIKE = {
+    "median_income": 0.3,
+    "housing_median_age": 12.0,
+    "rooms_per_household": 0.3,
+    "population_per_household": 0.3,
+    "bedrooms_per_room": 0.3,
+}
+DIFFERENCES = np.array([ALIKE[trait] for trait in TRAITS])
+INCOME, AGE = TRAITS.index("median_income"), TRAITS.index("housing_median_age")
+# What the least alike count, so that there is always someone to ask.
+LEAST_ALIKE = 1e-6
+# Positions are remembered as float32, which holds no larger whole numbers exactly.
+MOST_BLOCK_GROUPS = 2**24
 # Degrees that are added to every distance: prices at the very same place are not the only ones to count.
 NEAR = 0.01
 # The least published income, in tens of thousands of dollars: prices are divided by no less.
@@ -47,6 +68,8 @@ LEAST_INCOME = 0.4999
 
 # How much shorter a degree of longitude is than one of latitude in the middle of California.
 LONGITUDE_SCALE = 0.8
+# Of latitude.
+KM_PER_DEGREE = 111.2
 # Degrees; about 2 km. Smaller cells have fewer candidates, and more of them are to be remembered.
 CELL = 0.02
 # The cells of a region choose their candidates among those of the region, a twentieth of all.
@@ -55,7 +78,7 @@ CELLS_PER_REGION = 16
 SLACK = 1.0 + 1e-9
 # About 5 MB; where more are asked for, all are forgotten and looked up again.
 MAX_CELLS = 2_000
-# Rows of one cell whose distances are in memory at once.
+# Rows that are worked on at once, for the sake of memory.
 CHUNK = 4_096
 
 
@@ -82,7 +105,7 @@ class NeighbourIndex:
         self._cells: dict[Cell, Candidates] = {}
         self._regions: dict[Cell, Candidates] = {}
 
-    def nearest(self, latitude: FloatArray, longitude: FloatArray) -> tuple[IntArray, FloatArray]:
+    def nearest(self, latitude: FloatArray, longitude: FloatArray) -> Nearest:
         """The nearest places of each row, and how far they are.
 
         Args:
@@ -108,7 +131,7 @@ class NeighbourIndex:
             squared[members] = np.take_along_axis(away, order, axis=1)
         return found, np.sqrt(squared)
 
-    def _nearest_to_one(self, north: float, east: float) -> tuple[IntArray, FloatArray]:
+    def _nearest_to_one(self, north: float, east: float) -> Nearest:
         """The same of one place, with half the overhead; the arithmetic is the same to the bit."""
         candidates, theirs_north, theirs_east = self._candidates((floor(north / CELL), floor(east / CELL)))
         up, right = north - theirs_north, east - theirs_east
@@ -169,13 +192,15 @@ class Neighbourhood:
     traits: FloatArray
 
     def __post_init__(self) -> None:
-        """Refuse a neighbourhood of one, who has no neighbour."""
-        if len(self.price) < 2:
-            raise ValueError("a neighbourhood needs two block groups or more")
+        """Refuse a neighbourhood of one, who has no neighbour, and one of more than can be remembered."""
+        if not 2 <= len(self.price) <= MOST_BLOCK_GROUPS:
+            raise ValueError(
+                f"a neighbourhood needs two block groups or more, and at most {MOST_BLOCK_GROUPS:,}"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """What is stored: never what follows from it."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("index", "_income")}
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @property
     def k(self) -> int:
@@ -187,12 +212,12 @@ class Neighbourhood:
         """Where they are."""
         return NeighbourIndex(self.latitude, self.longitude, self.k)
 
-    def features(self, latitude: FloatArray, longitude: FloatArray) -> FloatArray:
-        """What the block groups around each place say, shape (n, len(FEATURES))."""
-        return self.describe(*self.index.nearest(latitude, longitude))
+    def nearest(self, latitude: FloatArray, longitude: FloatArray) -> Nearest:
+        """The block groups around each place, shapes (n, k)."""
+        return self.index.nearest(latitude, longitude)
 
-    def features_of_members(self) -> FloatArray:
-        """What the others say about each of these block groups, shape (m, len(FEATURES)).
+    def nearest_of_members(self) -> Nearest:
+        """The others around each of these block groups, shapes (m, k).
 
         A model must learn from these: its own price would give each row away.
         """
@@ -202,24 +227,24 @@ class Neighbourhood:
         # Where more than k others are at the very same place, it is not among them.
         own[~own.any(axis=1), -1] = True
         shape = (len(found), self.k)
-        return self.describe(found[~own].reshape(shape), distance[~own].reshape(shape))
+        return found[~own].reshape(shape), distance[~own].reshape(shape)
 
-    def only(self, members: NDArray[np.bool_]) -> "Neighbourhood":
-        """A part of these block groups."""
+    def only(self, members: NDArray[np.bool_] | IntArray) -> "Neighbourhood":
+        """A part of these block groups, by mask or position."""
         return Neighbourhood(
             self.latitude[members], self.longitude[members], self.price[members], self.traits[:, members]
         )
 
     def describe(self, found: IntArray, distance: FloatArray) -> FloatArray:
-        """The features of rows whose neighbours are known.
+        """What the block groups around each place say of it, shape (n, len(FEATURES)).
 
         Args:
-            found: Positions of each row's neighbours, the nearest first, shape (n, k).
+            found: Positions of the place's neighbours, the nearest first, shape (n, k).
             distance: How far they are, in degrees of latitude, shape (n, k).
         """
         price = self.price[found]
         per_income = price / self._income[found]
-        weight = 1.0 / (distance + NEAR)
+        weight = closeness(distance)
         weighted = np.empty((3, *found.shape))
         weighted[0] = weight
         np.multiply(price, weight, out=weighted[1])
@@ -243,7 +268,67 @@ class Neighbourhood:
             column += len(TRAITS)
         return answer
 
+    def ask_alike(self, found: IntArray, close: FloatArray, traits: FloatArray) -> FloatArray:
+        """What those nearby cost who are like each row, and how many these are, shape (n, 2).
+
+        Gaussian weights of how much the traits differ, times closeness: a regression with a kernel over
+        place and traits (Nadaraya 1964, Watson 1964).
+
+        Args:
+            found: Positions of the row's neighbours, shape (n, compared).
+            close: Their closeness, shape (n, compared).
+            traits: Of the row, on the scale of `comparable`, shape (n, len(TRAITS)).
+        """
+        answer = np.empty((len(found), len(ALIKE_FEATURES)))
+        for start in range(0, len(found), CHUNK):
+            rows = slice(start, start + CHUNK)
+            differ = self._comparable[found[rows]]
+            differ -= traits[rows, np.newaxis]
+            differ *= differ
+            weight = np.exp(-0.5 * differ.sum(axis=2))
+            weight += LEAST_ALIKE
+            weight *= close[rows]
+            total = weight.sum(axis=1)
+            answer[rows, 0] = (weight * self.price[found[rows]]).sum(axis=1) / total
+            answer[rows, 1] = total
+        return answer
+
+    @property
+    def compared(self) -> int:
+        """How many of a row's neighbours are compared with it."""
+        return min(COMPARED, self.k)
+
+    @cached_property
+    def _comparable(self) -> FloatArray:
+        return comparable(self.traits)
+
     @cached_property
     def _income(self) -> FloatArray:
-        income: FloatArray = np.maximum(self.traits[TRAITS.index("median_income")], LEAST_INCOME)
+        income: FloatArray = np.maximum(self.traits[INCOME], LEAST_INCOME)
         return income
+
+
+def closeness(distance: FloatArray) -> FloatArray:
+    """What neighbours count by, from how far they are in degrees of latitude."""
+    return 1.0 / (distance + NEAR)
+
+
+def comparable(traits: Sequence[FloatArray] | FloatArray) -> FloatArray:
+    """Traits on scales on which a difference of one is as large as that of two who are barely alike.
+
+    Args:
+        traits: An array of shape (n,) for each of `TRAITS`.
+
+    Returns:
+        Shape (n, len(TRAITS)).
+    """
+    answer = np.ones((len(traits[0]), len(TRAITS)))
+    for column, values in enumerate(traits):
+        if column == INCOME:
+            np.maximum(values, LEAST_INCOME, out=answer[:, column])
+        elif column != AGE:
+            answer[:, column] = values
+    np.log(answer, out=answer)
+    answer[:, AGE] = traits[AGE]
+    answer /= DIFFERENCES
+    return answer

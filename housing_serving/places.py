@@ -14,6 +14,8 @@ Place = tuple[float, float]
 
 # A few megabytes; where more are asked for, all are forgotten and found out again.
 MAX_PLACES = 20_000
+# So many at most are found out before they are asked for.
+MOST_LEARNED = MAX_PLACES * 3 // 4
 # Requests have no more rows; a table of more is not worth remembering.
 MAX_ROWS = 1_000
 
@@ -48,7 +50,7 @@ class PlaceMemory:
     def __call__(self, latitude: FloatArray, longitude: FloatArray) -> Float32Array:
         """What `describe` says of each place, shape (n, width)."""
         if len(latitude) > MAX_ROWS:
-            return self._describe(latitude, longitude)
+            return self._each_once(latitude, longitude)
         told = self._told
         places = list(zip(latitude.tolist(), longitude.tolist(), strict=True))
         slots = [told.slots.get(place, -1) for place in places]
@@ -58,6 +60,22 @@ class PlaceMemory:
             answer[unknown] = found = self._describe(latitude[unknown], longitude[unknown])
             self._remember([places[row] for row in unknown], found)
         return answer
+
+    def learn(self, latitude: FloatArray, longitude: FloatArray) -> None:
+        """Find out about places before anybody asks; of too many, an even choice, so that there is room."""
+        distinct = np.unique(np.column_stack([latitude, longitude]), axis=0)
+        chosen = np.ascontiguousarray(distinct[:: -(-len(distinct) // MOST_LEARNED) or 1].T)
+        for start in range(0, chosen.shape[1], MAX_ROWS):
+            self(*chosen[:, start : start + MAX_ROWS])
+
+    def _each_once(self, latitude: FloatArray, longitude: FloatArray) -> Float32Array:
+        """The same of a table, whose places come again and again too."""
+        places = np.empty(len(latitude), dtype=np.complex128)
+        places.real, places.imag = latitude, longitude
+        distinct, rows = np.unique(places, return_inverse=True)
+        if len(distinct) == len(places):
+            return self._describe(latitude, longitude)
+        return self._describe(distinct.real, distinct.imag)[rows]
 
     def _remember(self, places: Sequence[Place], rows: Float32Array) -> None:
         with self._adding:

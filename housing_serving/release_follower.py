@@ -56,6 +56,8 @@ class ReleaseFollower:
     def __init__(self, settings: ServingSettings, slot: ModelSlot, metrics: Metrics) -> None:
         self.root = StorageRoot.configured(settings)
         self.status = ReleaseStatus("off" if self.root is None else "unasked")
+        # As it was read last; None before the first release, and where a bundle is pinned.
+        self.record: ReleaseRecord | None = None
         self._slot = slot
         self._metrics = metrics
         self._model_name = settings.mlflow_model_name
@@ -86,6 +88,7 @@ class ReleaseFollower:
 
     async def _look(self, root: StorageRoot) -> None:
         record = await self._in_time(lambda: _read(root, self._seconds), f"{root.uri} did not answer")
+        self.record = record
         if record is None:
             # A trial is over with its record; what serves goes on.
             if self._slot.model is not None and self._slot.canary is not None:

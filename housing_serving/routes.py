@@ -5,7 +5,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request
+import numpy as np
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
@@ -13,17 +14,21 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from housing_serving.error_body import ErrorDetail, ErrorResponse
 from housing_serving.errors import (
     REQUEST_ID,
     Ending,
-    ErrorDetail,
-    ErrorResponse,
     ExplanationUnavailable,
     ModelNotReady,
+    NeighboursUnavailable,
+    NotRecorded,
+    RecordsUnavailable,
     answer_to,
 )
 from housing_serving.middleware import STARTED
+from housing_serving.neighbours import KM_PER_DEGREE, TRAITS
 from housing_serving.prediction_log import Answer
+from housing_serving.records import FRESH_SECONDS, RecordsUnreadable
 from housing_serving.request_body import read_json_body
 from housing_serving.schemas import (
     DeepHealth,
@@ -32,11 +37,18 @@ from housing_serving.schemas import (
     FeatureInfo,
     Health,
     ModelInfo,
+    MonitoringStatus,
+    NearbyBlockGroup,
+    NearestBlockGroups,
+    NearestQuery,
     PredictionLogHealth,
     PredictionRequest,
     PredictionResponse,
+    PromotionReport,
     Readiness,
+    ReleaseChange,
     ReleaseHealth,
+    ReleaseHistory,
     ServiceInfo,
     SourceHealth,
 )
@@ -74,7 +86,8 @@ def _errors(*statuses: HTTPStatus) -> Responses:
 
 
 NO_MODEL = _errors(HTTPStatus.SERVICE_UNAVAILABLE)
-NO_EXPLANATION = _errors(HTTPStatus.CONFLICT)
+NO_RECORDS = _errors(HTTPStatus.SERVICE_UNAVAILABLE)
+NO_EXPLANATION = NO_NEIGHBOURS = _errors(HTTPStatus.CONFLICT)
 REFUSED = _errors(
     HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -247,6 +260,79 @@ async def model_info(model: LoadedModelOf) -> ModelInfo:
         libraries=manifest.libraries,
         source=model.source,
         uri=model.uri,
+    )
+
+
+@router.get("/api/v1/model/releases", tags=["model"], summary="What was released when")
+async def model_releases(service: ServiceOf) -> ReleaseHistory:
+    """The versions of the release record that this process follows, and the steps that led there."""
+    record = service.release.record
+    if record is None:
+        return ReleaseHistory(
+            stable_version=None, canary_version=None, canary_percent=0.0, previous_version=None, changes=[]
+        )
+    return ReleaseHistory(
+        stable_version=record.stable_version,
+        canary_version=record.canary_version,
+        canary_percent=record.canary_percent,
+        previous_version=record.previous_version,
+        changes=[ReleaseChange(**change.model_dump()) for change in reversed(record.history)],
+    )
+
+
+@router.get(
+    "/api/v1/model/evaluation",
+    tags=["model"],
+    summary="How the model was judged",
+    responses=NO_MODEL | _errors(HTTPStatus.NOT_FOUND),
+)
+async def model_evaluation(model: LoadedModelOf, service: ServiceOf) -> PromotionReport:
+    """The scores of the loaded model on the test set, and the conditions that it had to meet."""
+    version = model.bundle.manifest.model_version
+    try:
+        report = await service.records.promotion_report(version)
+    except RecordsUnreadable as error:
+        raise RecordsUnavailable(FRESH_SECONDS) from error
+    if report is None:
+        raise NotRecorded(version)
+    return report
+
+
+@router.get("/api/v1/model/monitoring", tags=["model"], summary="What monitoring found", responses=NO_RECORDS)
+async def model_monitoring(service: ServiceOf) -> MonitoringStatus:
+    """The newest report on drift, and the newest on errors once labels have come."""
+    try:
+        return MonitoringStatus(reports=await service.records.monitoring_reports())
+    except RecordsUnreadable as error:
+        raise RecordsUnavailable(FRESH_SECONDS) from error
+
+
+@router.get(
+    "/api/v1/block-groups/nearest",
+    tags=["model"],
+    summary="Block groups around a place",
+    responses=NO_MODEL | NO_NEIGHBOURS | _errors(HTTPStatus.UNPROCESSABLE_ENTITY),
+)
+async def nearest_block_groups(
+    model: LoadedModelOf, place: Annotated[NearestQuery, Query()]
+) -> NearestBlockGroups:
+    """The block groups nearest to a place, with the prices that the model learned from."""
+    manifest, neighbourhood = model.bundle.manifest, model.bundle.neighbourhood
+    if neighbourhood is None:
+        raise NeighboursUnavailable(manifest.model_version)
+    found, distances = neighbourhood.index.nearest(np.array([place.latitude]), np.array([place.longitude]))
+    block_groups = [
+        NearbyBlockGroup(
+            longitude=float(neighbourhood.longitude[one]),
+            latitude=float(neighbourhood.latitude[one]),
+            distance_km=round(distance * KM_PER_DEGREE, 3),
+            median_house_value=float(neighbourhood.price[one]),
+            **dict(zip(TRAITS, neighbourhood.traits[:, one].tolist(), strict=True)),
+        )
+        for one, distance in zip(found[0].tolist(), distances[0].tolist(), strict=True)
+    ]
+    return NearestBlockGroups(
+        block_groups=block_groups[: place.limit], model_version=str(manifest.model_version)
     )
 
 

@@ -1,7 +1,7 @@
 """Requests and responses of the HTTP interface, with the examples its documentation shows."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from operator import attrgetter
 from typing import Annotated, Any, Literal
 
@@ -12,10 +12,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from housing_serving.features import CATEGORICAL_FEATURE, CATEGORIES, LIMITS, NUMERIC_FEATURES
+from housing_serving.neighbours import NEAREST
 
 MAX_INSTANCES = 1000
 # Explaining a price takes a thousand times as long as predicting it.
 MAX_EXPLAINED = 20
+# A place has no more neighbours than the model looks at.
+MAX_NEAREST = NEAREST[-1]
 
 
 # The one string of each that all instances share.
@@ -203,6 +206,135 @@ class ModelInfo(BaseModel):
     uri: str = Field(
         description="Where the bundle was loaded from.", examples=["gs://bucket/models/housing_price_model/1"]
     )
+
+
+class NearestQuery(BaseModel):
+    """A place, and how many block groups around it are asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    longitude: float = Field(
+        ge=LIMITS["longitude"][0], le=LIMITS["longitude"][1], description="Degrees east.", examples=[-122.23]
+    )
+    latitude: float = Field(
+        ge=LIMITS["latitude"][0], le=LIMITS["latitude"][1], description="Degrees north.", examples=[37.88]
+    )
+    limit: int = Field(10, ge=1, le=MAX_NEAREST, description="At most so many.", examples=[10])
+
+
+class NearbyBlockGroup(BaseModel):
+    """A block group whose price the model learned from."""
+
+    longitude: float = Field(description="Degrees east.", examples=[-122.22])
+    latitude: float = Field(description="Degrees north.", examples=[37.86])
+    distance_km: float = Field(
+        description="From the place; a degree of longitude counts as four fifths of one of latitude.",
+        examples=[2.4],
+    )
+    median_house_value: float = Field(description="Dollars.", examples=[358500.0])
+    median_income: float = Field(description="Tens of thousands of dollars a year.", examples=[8.3014])
+    housing_median_age: float = Field(description="Years.", examples=[21.0])
+    rooms_per_household: float = Field(examples=[6.2])
+    population_per_household: float = Field(examples=[2.1])
+    bedrooms_per_room: float = Field(examples=[0.16])
+
+
+class NearestBlockGroups(BaseModel):
+    """The block groups nearest to a place, the nearest first."""
+
+    block_groups: list[NearbyBlockGroup]
+    model_version: str = Field(description="The version that learned from them.", examples=["1"])
+
+
+class ReleaseChange(BaseModel):
+    """One step of a release."""
+
+    action: Literal["canary", "promote", "abort", "rollback"] = Field(
+        description="A trial began, a version serves, a trial was ended, or the version before serves again.",
+        examples=["promote"],
+    )
+    version: int = Field(examples=[2])
+    at: datetime = Field(examples=["2025-01-05T02:00:00Z"])
+    by: str = Field(description="Who did it.", examples=["release_model"])
+    reason: str = Field(examples=["better on every check"])
+
+
+class ReleaseHistory(BaseModel):
+    """What was released when, and why."""
+
+    stable_version: int | None = Field(description="Null before the first release.", examples=[2])
+    canary_version: int | None = Field(examples=[None])
+    canary_percent: float = Field(description="Its share of the requests.", examples=[0.0])
+    previous_version: int | None = Field(description="What rollback restores.", examples=[1])
+    changes: list[ReleaseChange] = Field(description="The latest first, at most 50.")
+
+
+class PromotionCheck(BaseModel):
+    """One condition that a version had to meet."""
+
+    name: str = Field(examples=["r2"])
+    passed: bool = Field(examples=[True])
+    found: float | None = Field(examples=[0.8996])
+    limit: float | None = Field(examples=[0.7])
+    detail: str = Field(examples=["R² is 0.900, at least 0.700 is asked"])
+
+
+class SegmentErrors(BaseModel):
+    """Errors on a part of the test rows."""
+
+    name: str = Field(examples=["ocean_proximity INLAND"])
+    rows: int = Field(examples=[1297])
+    mae: float | None = Field(description="Mean absolute error, dollars.", examples=[17200.0])
+    wmape: float | None = Field(
+        description="Sum of absolute errors in percent of the sum of prices.", examples=[13.8]
+    )
+    champion_mae: float | None = Field(description="Of the version before, dollars.", examples=[18100.0])
+    judged: bool = Field(description="False where it has too few rows.", examples=[True])
+    passed: bool = Field(examples=[True])
+
+
+class PromotionReport(BaseModel):
+    """How a version was judged on the test set, next to the version that was in production."""
+
+    candidate_version: int = Field(description="The version that was judged.", examples=[2])
+    champion_version: int | None = Field(
+        description="The version that was in production; null for the first.", examples=[1]
+    )
+    snapshot: str = Field(examples=["2025-01-05"])
+    promote: bool = Field(description="Whether it met every condition.", examples=[True])
+    reason: str = Field(examples=["better than version 1 on every check"])
+    test_rows: int = Field(examples=[4117])
+    checks: list[PromotionCheck]
+    segments: list[SegmentErrors]
+
+
+class MonitoringFinding(BaseModel):
+    """One thing that monitoring found."""
+
+    severity: Literal["warning", "critical"] = Field(examples=["warning"])
+    subject: str = Field(description="The feature, metric or segment.", examples=["median_income"])
+    value: float = Field(examples=[0.31])
+    threshold: float = Field(examples=[0.2])
+    text: str = Field(examples=["median_income of version 1 has moved: PSI 0.31."])
+    action: str = Field(description="What to do about it.", examples=["Train on newer data."])
+
+
+class MonitoringReport(BaseModel):
+    """What monitoring found on one UTC day."""
+
+    kind: Literal["drift", "performance"] = Field(examples=["drift"])
+    day: date = Field(examples=["2025-01-05"])
+    model_versions: list[str] = Field(description="Those that answered on it.", examples=[["1"]])
+    rows: int = Field(description="Predictions it is about.", examples=[20000])
+    labels: int = Field(0, description="Those whose true price is known.", examples=[0])
+    findings: list[MonitoringFinding]
+    created_at: datetime = Field(examples=["2025-01-06T02:00:00Z"])
+
+
+class MonitoringStatus(BaseModel):
+    """The newest report of each kind; empty before the first."""
+
+    reports: list[MonitoringReport]
 
 
 class Health(BaseModel):

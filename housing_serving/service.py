@@ -16,6 +16,7 @@ from housing_serving.metrics import Metrics
 from housing_serving.model_slot import ModelSlot
 from housing_serving.prediction_log import PredictionLog
 from housing_serving.pricing import Pricing
+from housing_serving.records import Records
 from housing_serving.release_follower import ReleaseFollower
 from housing_serving.settings import ServingSettings
 
@@ -37,6 +38,7 @@ class Service:
         self.release = ReleaseFollower(settings, self.slot, self.metrics)
         self.pricing = Pricing(self.slot, self.metrics)
         self.explaining = Explaining()
+        self.records = Records(settings)
         self.log = PredictionLog(settings, self.metrics)
         self.request_lines = RequestLines()
 

@@ -18,7 +18,7 @@ from housing_assets.deployment.rollout import Rollout, serving_text
 from housing_assets.deployment.smoke import smoke
 from housing_assets.deployment.target import DeploymentError, TargetStatus
 from housing_assets.metadata import markdown_table
-from housing_assets.registry import STAGING, ModelRegistry, RegistryResource
+from housing_assets.registry import STAGING, ModelRegistry, RegistryResource, version_link
 from housing_assets.resources import StorageResource
 from housing_assets.snapshot_asset import CODE_VERSION, OWNERS, TRANSIENT_RETRIES
 from housing_assets.storage import ObjectStore
@@ -50,6 +50,7 @@ def api_deployment(
 ) -> dg.MaterializeResult[None]:
     """The prediction service as it runs now: which version answers, where, and how it came to that.
 
+    One materialization is one deployment; its history says who changed what is served, and why.
     A version that has won the promotion gate is checked, tried out on some of the requests next to the one
     that serves, and then promoted or taken back. One that is taken back fails this step, with the reason.
     """
@@ -65,7 +66,8 @@ def api_deployment(
             context.log.info(changed)
     except DeploymentError as error:
         raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
-    return dg.MaterializeResult(metadata=deployment_metadata(target.name, status, target.history()))
+    metadata = deployment_metadata(target.name, status, target.history())
+    return dg.MaterializeResult(metadata={**metadata, **version_link(models, status.stable)})
 
 
 def prepared(

@@ -46,6 +46,7 @@ def drift_report(
 ) -> None:
     """Drift of one day: every feature and the price, against the training rows of the version that answered.
 
+    One row of its table is one feature of one version.
     A finding needs a change that is more than chance, corrected for the number of tests, and that is large.
     """
     store, rules = storage.store(), thresholds(config, RULES)

@@ -37,7 +37,9 @@ class ImputerConfig(dg.Config):
     random_state: int = Field(default=42, description="Seed of masks and models.")
 
 
-@snapshot_asset(group="preprocessing", kinds={"scikitlearn"}, stored_at="artifacts/{snapshot}/imputer.skops")
+@snapshot_asset(
+    group="preprocessing", heavy=True, kinds={"scikitlearn"}, stored_at="artifacts/{snapshot}/imputer.skops"
+)
 def imputer(
     context: dg.AssetExecutionContext,
     config: ImputerConfig,
@@ -46,6 +48,7 @@ def imputer(
 ) -> dg.MaterializeResult[BedroomImputer]:
     """The fitted imputer of `total_bedrooms`, chosen by the error on hidden known values.
 
+    One materialization is one object that fills any block group's unknown bedrooms.
     Fitted on training rows only; the price is never a predictor, so the same imputer works in the service.
     """
     with tracking.step(context, job_type="imputation", artifact_type="imputer") as step:

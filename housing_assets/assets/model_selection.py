@@ -41,6 +41,7 @@ class ModelSelectionConfig(dg.Config):
 
 @snapshot_asset(
     group="training",
+    heavy=True,
     kinds={"scikitlearn", "yaml"},
     stored_at="models/05-selection/{snapshot}/model_selection.yaml",
 )
@@ -51,7 +52,7 @@ def model_selection(
     features: FeatureResource,
     tracking: TrackingResource,
 ) -> dg.MaterializeResult[dict[str, Any]]:
-    """The winning family, and every family's best setting and cross-validated errors.
+    """The winning family, and every family's best setting and cross-validated errors: one entry per family.
 
     Judged on training rows alone, in shuffled folds; preprocessing is fitted anew within each fold.
     """

@@ -55,6 +55,7 @@ def performance_report(
 ) -> None:
     """Scores of one day's predictions where labels have come in, against the version's own test scores.
 
+    One label is the true price of one prediction, or of one block group.
     Made again, it takes in what came since. Labels that cannot be used are listed with the reason.
     """
     store, rules = storage.store(), thresholds(config, RULES)

@@ -34,6 +34,7 @@ class PreprocessingConfig(dg.Config):
 
 @snapshot_asset(
     group="preprocessing",
+    heavy=True,
     kinds={"scikitlearn"},
     stored_at="artifacts/{snapshot}/preprocessing_pipeline.skops",
 )
@@ -47,6 +48,7 @@ def preprocessing_pipeline(
 ) -> dg.MaterializeResult[Pipeline]:
     """The fitted path from a row with features to the model's input matrix, imputer included.
 
+    One materialization is one object: a row goes in as a block group, and comes out as the model's inputs.
     The service runs the same arithmetic on the same parameters, so it cannot skew.
     """
     with tracking.step(context, job_type="preprocessing_pipeline", artifact_type="pipeline") as step:

@@ -41,7 +41,7 @@ from housing_assets.registration import (
     load_bundle,
     register,
 )
-from housing_assets.registry import RegistryResource
+from housing_assets.registry import RegistryResource, version_link
 from housing_assets.resources import StorageResource
 from housing_assets.snapshot_asset import blocking_check, snapshot_asset
 from housing_assets.tracking import TrackingResource, finish_step
@@ -141,6 +141,9 @@ class EvaluationConfig(dg.Config):
     permutation_rows: int = Field(
         default=SETTINGS.permutation_rows, ge=1, description="Test rows that this is done with, at most."
     )
+    contribution_rows: int = Field(
+        default=SETTINGS.contribution_rows, ge=1, description="Test rows whose prices are explained, at most."
+    )
 
     def settings(self, shuffled_folds: int, seed: int, features: FeatureSettings) -> EvaluationSettings:
         """The settings with these values."""
@@ -168,7 +171,7 @@ class RegistrationConfig(dg.Config):
     )
 
 
-@snapshot_asset(group="training", kinds={"scikitlearn", "mlflow", "onnx"}, stored_at=None)
+@snapshot_asset(group="training", heavy=True, kinds={"scikitlearn", "mlflow", "onnx"}, stored_at=None)
 def registered_model(
     context: dg.AssetExecutionContext,
     config: RegistrationConfig,
@@ -184,7 +187,7 @@ def registered_model(
 
     One materialization is one immutable version in MLflow and one bundle under
     `models/<name>/<version>/`; `staging` points to the newest. Whether it may replace the version in
-    production is decided before the materialization is reported, and told by it.
+    production is decided before the materialization is reported, and told by it: see `promotion_report`.
     """
     with tracking.step(context, job_type="model_registration", artifact_type="model") as step:
         best = BestParams.model_validate(sweep_result)
@@ -212,7 +215,8 @@ def registered_model(
         )
         step.log(promotion_report(registered.decision))
     finish_step(context.run.run_id, "registered_model", registered.bundle)
-    return model_result(candidate, registered, reported)
+    links = version_link(registry.registry(), registered.version)
+    return model_result(candidate, registered, {**links, **reported})
 
 
 def fit_candidate(

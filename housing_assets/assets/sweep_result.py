@@ -28,12 +28,16 @@ class SweepConfig(dg.Config):
         default="auto", description="auto is wandb where WANDB_API_KEY is set, else optuna."
     )
     n_processes: int = Field(
-        default=1, ge=1, description="Processes that share the trials; one uses all processors by itself."
+        default=1,
+        ge=1,
+        description="Processes of this machine that share the trials; one uses all processors by itself, "
+        "and a cluster (HOUSING_COMPUTE) all its workers.",
     )
 
 
 @snapshot_asset(
     group="training",
+    heavy=True,
     kinds={"optuna", "wandb", "yaml"},
     stored_at="models/06-sweep/{snapshot}/best_params.yaml",
 )
@@ -48,6 +52,7 @@ def sweep_result(
 ) -> dg.MaterializeResult[dict[str, Any]]:
     """The best hyperparameters found for the winning family, as a readable, diffable YAML file.
 
+    The page has the whole search: one row is one trial, with the reason why it ended.
     Every trial is scored in shuffled folds of the training rows; poor ones stop after their first folds. A
     sweep that was killed goes on where it was (Optuna).
     """
@@ -98,7 +103,7 @@ def sweep_report(result: SweepResult, space: SearchSpace) -> StepReport:
     )
 
 
-@blocking_check(sweep_result, "best_params.yaml has every field, and they are well-formed.")
+@blocking_check(sweep_result, "Every field of best_params.yaml is there and well-formed.")
 def best_params_are_complete(sweep_result: dict[str, Any]) -> dg.AssetCheckResult:
     """The file validates against the model that registration reads."""
     try:

@@ -4,11 +4,13 @@ Whether values are possible is judged by `schemas`, before and after; nothing is
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from housing_assets.ml.columns import columns_of
 from housing_serving.features import CATEGORICAL_FEATURE, NUMERIC_FEATURES, RAW_FEATURES, TARGET, row_features
@@ -17,9 +19,12 @@ ID_COLUMN = "block_group_id"
 # Where a block group is and how large: unique over the published rows, and free of what is corrected or
 # imputed later.
 IDENTITY = ("longitude", "latitude", "total_rooms", "population", "households")
+IDENTITY_TEXT = b"|".join([b"%.4f"] * len(IDENTITY))
 # Published prices stop here: the value stands for "this much or more".
 PRICE_CAP = 500_001.0
 SHOWN_ROWS = 10
+# Rows that are hashed as one; changing it changes the hash of every larger table.
+BLOCK_ROWS = 2**19
 
 
 @dataclass(frozen=True)
@@ -43,16 +48,35 @@ def process(raw: pd.DataFrame) -> Processed:
     Raises:
         ValueError: rows describe the same block group with differing values.
     """
+    processed, contradictions = unify(identify(raw))
+    refuse_contradictions(contradictions)
+    return processed
+
+
+def identify(raw: pd.DataFrame, first_row: int = 0) -> pd.DataFrame:
+    """Typed rows with their ids; the index counts the rows of the source, on from `first_row`."""
     typed = _typed(raw)
-    unique = typed.drop_duplicates()
-    identified = unique.copy()
-    identified.insert(0, ID_COLUMN, block_group_ids(unique))
-    _refuse_contradictions(identified)
-    return Processed(
-        frame=identified.sort_values(ID_COLUMN, ignore_index=True),
-        duplicates_dropped=len(typed) - len(unique),
+    typed.insert(0, ID_COLUMN, block_group_ids(typed))
+    return typed.set_axis(pd.RangeIndex(first_row, first_row + len(typed)))
+
+
+def unify(identified: pd.DataFrame) -> tuple[Processed, list[tuple[int, ...]]]:
+    """Rows of `identify` without duplicates, sorted by id, and the rows that contradict each other.
+
+    Every row of an id has to be among them: tables that have no id in common can be unified one by one.
+
+    Returns:
+        The clean rows, and for each id that occurs with differing values its row numbers from 1.
+    """
+    unique = identified.drop_duplicates()
+    processed = Processed(
+        frame=unique.sort_values(ID_COLUMN, ignore_index=True),
+        duplicates_dropped=len(identified) - len(unique),
         capped_rows=int((unique[TARGET] >= PRICE_CAP).sum()),
     )
+    clashing = unique[unique.duplicated(ID_COLUMN, keep=False)]
+    groups = clashing.groupby(ID_COLUMN, sort=False)
+    return processed, [tuple(row + 1 for row in group.index) for _, group in groups]
 
 
 def _typed(raw: pd.DataFrame) -> pd.DataFrame:
@@ -66,20 +90,15 @@ def block_group_ids(frame: pd.DataFrame) -> list[str]:
 
     Four decimals are finer than the published coordinates and coarser than any storage format's rounding.
     """
-    rows = zip(*(frame[name].astype("float64") for name in IDENTITY), strict=True)
-    return [_digest("|".join(f"{value:.4f}" for value in row)) for row in rows]
+    rows = zip(*(frame[name].astype("float64").tolist() for name in IDENTITY), strict=True)
+    return [hashlib.blake2b(IDENTITY_TEXT % row, digest_size=8).hexdigest() for row in rows]
 
 
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _refuse_contradictions(identified: pd.DataFrame) -> None:
-    clashing = identified[identified.duplicated(ID_COLUMN, keep=False)]
-    if clashing.empty:
+def refuse_contradictions(contradictions: Sequence[tuple[int, ...]]) -> None:
+    """Refuse source rows, by their numbers, that describe the same block group with differing values."""
+    if not contradictions:
         return
-    groups = clashing.groupby(ID_COLUMN, sort=False)
-    numbers = [", ".join(str(row + 1) for row in group.index) for _, group in groups]
+    numbers = [", ".join(str(row) for row in rows) for rows in sorted(contradictions)]
     shown = "; ".join(f"rows {rows}" for rows in numbers[:SHOWN_ROWS])
     more = f"; and {len(numbers) - SHOWN_ROWS} more" if len(numbers) > SHOWN_ROWS else ""
     raise ValueError(
@@ -94,7 +113,21 @@ def add_row_features(processed: pd.DataFrame) -> pd.DataFrame:
 
 
 def content_hash(frame: pd.DataFrame) -> str:
-    """SHA-256 of column names, types and values, in order; the index does not count."""
+    """SHA-256 of column names, types and values, in order; the index does not count.
+
+    A table of more than `BLOCK_ROWS` rows has the hash of its blocks' hashes, so that no process has to hold
+    the whole of it.
+    """
+    starts = range(0, max(len(frame), 1), BLOCK_ROWS)
+    return combined_hash([_block_hash(frame.iloc[start : start + BLOCK_ROWS]) for start in starts])
+
+
+def combined_hash(blocks: Sequence[str]) -> str:
+    """The content hash of a table from those of its blocks, which hold `BLOCK_ROWS` rows but for the last."""
+    return blocks[0] if len(blocks) == 1 else hashlib.sha256("\n".join(blocks).encode()).hexdigest()
+
+
+def _block_hash(frame: pd.DataFrame) -> str:
     digest = hashlib.sha256(f"{len(frame)} rows".encode())
     for name, column in frame.items():
         digest.update(f"\n{name}:{column.dtype}\n".encode())
@@ -109,7 +142,9 @@ def _column_bytes(column: "pd.Series[Any]") -> bytes:
             # Every null and both zeros are one value each, whatever their bits.
             values = np.where(np.isnan(values), np.nan, values + 0.0)
         return np.ascontiguousarray(values).tobytes()
-    texts = [None if null else str(value).encode() for value, null in zip(column, column.isna(), strict=True)]
+    known = column.notna().to_numpy()
+    texts = pa.array(column.astype(object).map(str, na_action="ignore"), pa.large_string(), from_pandas=True)
+    _, offsets, data = texts.buffers()
     # Lengths keep "ab","c" apart from "a","bc", and a null apart from an empty text.
-    lengths = np.array([-1 if text is None else len(text) for text in texts], dtype=np.int64)
-    return lengths.tobytes() + b"".join(text for text in texts if text is not None)
+    lengths = np.where(known, np.diff(np.frombuffer(offsets, dtype=np.int64, count=len(column) + 1)), -1)
+    return lengths.tobytes() + (data.to_pybytes() if data is not None else b"")

@@ -25,6 +25,7 @@ from housing_assets.ml.cross_validation import (
     shuffled_cross_validation,
     spatial_cross_validation,
 )
+from housing_assets.ml.explanation import mean_contributions
 from housing_assets.ml.permutation import permutation_importances
 from housing_assets.ml.preprocessing import FeatureSettings
 from housing_assets.ml.published import (
@@ -53,6 +54,7 @@ class EvaluationSettings:
         curve_folds: shuffled folds that the curve uses.
         permutation_repeats: how often each input is dealt out anew.
         permutation_rows: test rows that this is done with, at most.
+        contribution_rows: test rows whose prices are explained, at most.
         features: which features there are.
         seed: of everything random.
 
@@ -68,6 +70,7 @@ class EvaluationSettings:
     curve_folds: int = 1
     permutation_repeats: int = 3
     permutation_rows: int = 1_000
+    contribution_rows: int = 200
     features: FeatureSettings = field(default_factory=FeatureSettings)
     seed: int = 42
 
@@ -135,6 +138,7 @@ def evaluation_report(
         "calibration": calibration(predictions),
         "learning_curve": _learning_curve(train, validation, settings),
         "permutation_importance": _inputs(pipeline, test, settings),
+        "contributions": mean_contributions(pipeline, test, settings.contribution_rows, settings.seed),
     }
     own = feature_importances(pipeline)
     figures = {
@@ -142,6 +146,7 @@ def evaluation_report(
         "calibration_plot": plots.calibration(tables["calibration"]),
         "learning_curve_plot": plots.learning_curve(tables["learning_curve"]),
         "permutation_importance_plot": plots.permutation_importances(tables["permutation_importance"], own),
+        "contributions_plot": plots.contributions(tables["contributions"]),
     }
     return StepReport(metrics=_charted(validation, comparison), tables=tables, figures=figures)
 

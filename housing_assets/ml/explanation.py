@@ -18,10 +18,10 @@ from sklearn.linear_model import Lasso, Ridge
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from housing_assets.ml.columns import columns_of
+from housing_assets.ml.families import predict_with
 from housing_assets.ml.onnx_compiler import FlatTree, UnsupportedEstimator, additive_trees, forest_trees
-from housing_serving.bundle import Bundle
-from housing_serving.explanation import AdditiveModel, explain_rows
+from housing_serving.explanation import AdditiveModel, Explainer
+from housing_serving.features import RAW_FEATURES
 
 
 def explanation_file(estimator: BaseEstimator, n_features: int) -> bytes:
@@ -44,11 +44,11 @@ def explanation_file(estimator: BaseEstimator, n_features: int) -> bytes:
     return buffer.getvalue()
 
 
-def mean_contributions(bundle: Bundle, frame: pd.DataFrame, rows: int, seed: int) -> pd.DataFrame:
-    """How far each input moves prices: mean absolute contribution over a sample of rows, largest first.
+def mean_contributions(pipeline: Pipeline, frame: pd.DataFrame, rows: int, seed: int) -> pd.DataFrame:
+    """How far each input moves prices: mean absolute Shapley value over a sample of rows, largest first.
 
     Args:
-        bundle: A bundle that explains.
+        pipeline: From `training.fit_model`.
         frame: Rows with the raw features.
         rows: Size of the random sample; all rows where there are no more.
         seed: Of the sample.
@@ -57,10 +57,13 @@ def mean_contributions(bundle: Bundle, frame: pd.DataFrame, rows: int, seed: int
         feature (an input, a ratio, or `location`), mean_absolute_contribution (dollars).
 
     Raises:
-        NotExplainable: the bundle does not hold what explanations need.
+        UnsupportedEstimator: the model has no additive form.
     """
     sample = frame.sample(min(rows, len(frame)), random_state=seed)
-    explanation = explain_rows(bundle, columns_of(sample))
+    matrix = pipeline[:-1].transform(sample[list(RAW_FEATURES)])
+    names = pipeline["preprocessing"]["encoder"].spec_.names
+    explainer = Explainer(_additive_model(pipeline["model"], len(names)), names)
+    explanation = explainer.explain(matrix, predict_with(pipeline["model"], matrix))
     sizes = np.abs(explanation.by_group).mean(axis=0)
     table = pd.DataFrame({"feature": explanation.groups, "mean_absolute_contribution": sizes})
     return table.sort_values("mean_absolute_contribution", ascending=False, kind="stable", ignore_index=True)

@@ -38,6 +38,7 @@ from housing_serving.bundle import (
     ImputerSpec,
     IntervalSpec,
     Preprocessing,
+    SegmentInterval,
     sha256_hex,
 )
 from housing_serving.features import (
@@ -97,6 +98,7 @@ def bundle_files(
     created_at: datetime,
     metrics: Mapping[str, float],
     interval: Interval,
+    segments: pd.DataFrame | None = None,
 ) -> dict[str, bytes]:
     """The complete bundle of a pipeline from `training.fit_model`, content by file name.
 
@@ -114,6 +116,7 @@ def bundle_files(
         created_at: Moment with its time zone.
         metrics: Scores on the test set.
         interval: From `intervals.conformal_interval`.
+        segments: How it did on the test rows, by `ocean_proximity`; from `segments.errors_by`.
     """
     spec: FeatureSpec = pipeline["preprocessing"]["encoder"].spec_
     imputer, imputer_files = _export_imputer(pipeline["preprocessing"]["imputer"])
@@ -140,7 +143,7 @@ def bundle_files(
         categories=tuple(sorted(train[CATEGORICAL_FEATURE].unique())),
         preprocessing=_preprocessing(spec),
         imputer=imputer,
-        interval=_interval(interval),
+        interval=_interval(interval, segments),
         libraries={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         files={name: sha256_hex(data) for name, data in content.items()},
     )
@@ -159,7 +162,8 @@ def _preprocessing(spec: FeatureSpec) -> Preprocessing:
     )
 
 
-def _interval(interval: Interval) -> IntervalSpec:
+def _interval(interval: Interval, segments: pd.DataFrame | None) -> IntervalSpec:
+    rows = () if segments is None else segments.to_dict("records")
     return IntervalSpec(
         level=interval.level,
         lower_offset=interval.lower_offset,
@@ -167,6 +171,13 @@ def _interval(interval: Interval) -> IntervalSpec:
         scaled=interval.spread is not None,
         least_spread=0.0 if interval.spread is None else LEAST_SPREAD,
         highest=interval.highest,
+        segments=tuple(
+            SegmentInterval(
+                category=row[CATEGORICAL_FEATURE],
+                **{name: row[name] for name in ("rows", "coverage", "width")},
+            )
+            for row in rows
+        ),
     )
 
 

@@ -32,7 +32,7 @@ from housing_serving.features import (
     feature_matrix,
     row_features,
 )
-from housing_serving.neighbours import TRAITS, Neighbourhood
+from housing_serving.neighbours import TRAITS, Nearest, Neighbourhood
 
 DEFAULT_CLUSTERS = 50
 DEFAULT_GAMMA = 2.0
@@ -194,14 +194,16 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
             raise ValueError("a model learns from the rows that its neighbours' prices come from, only")
         random = np.random.default_rng(self.random_state)
         remote = np.sort(random.permutation(len(X))[: round(self.remote_share * len(X))])
-        told = around.features_of_members()
-        matrix = feature_matrix(columns, self.spec_, told)
+        nearest = around.nearest_of_members()
+        matrix = feature_matrix(columns, self.spec_, nearest)
         if len(remote) == 0:
             return matrix, everyone
         moved = {name: values[remote] for name, values in columns.items()}
         for name in ("latitude", "longitude"):
             moved[name] = moved[name] + random.normal(0.0, REMOTE_DEGREES, len(remote))
-        far = feature_matrix(moved, self.spec_, _told_from_afar(around, told, remote, self.random_state))
+        far = feature_matrix(
+            moved, self.spec_, _nearest_from_afar(around, nearest, remote, self.random_state)
+        )
         return np.vstack([matrix, far]), np.concatenate([everyone, remote])
 
     def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:  # noqa: ARG002
@@ -221,19 +223,22 @@ def _neighbourhood(X: pd.DataFrame, y: "pd.Series[float]") -> Neighbourhood:
     )
 
 
-def _told_from_afar(
-    around: Neighbourhood, told: FloatArray, rows: NDArray[np.int64], seed: int
-) -> FloatArray:
-    """What block groups of other blocks say about some rows; all of them, where there is one block only."""
+def _nearest_from_afar(
+    around: Neighbourhood, nearest: Nearest, rows: NDArray[np.int64], seed: int
+) -> Nearest:
+    """The block groups of other blocks that are nearest to some rows; all, where there are few of others."""
     blocks = spatial_blocks(pd.DataFrame({"latitude": around.latitude, "longitude": around.longitude}))
     group = (np.random.default_rng(seed).permutation(blocks.max() + 1) % REMOTE_GROUPS)[blocks]
-    seen = told[rows]
+    found, distance = nearest[0][rows], nearest[1][rows]
     for number in range(REMOTE_GROUPS):
-        inside, others = group[rows] == number, group != number
-        if inside.any() and others.sum() >= 2:
+        inside, others = group[rows] == number, np.flatnonzero(group != number)
+        if inside.any() and len(others) > around.k:
             asked = rows[inside]
-            seen[inside] = around.only(others).features(around.latitude[asked], around.longitude[asked])
-    return seen
+            among, distance[inside] = around.only(others).nearest(
+                around.latitude[asked], around.longitude[asked]
+            )
+            found[inside] = others[among]
+    return found, distance
 
 
 def fit_preprocessing(

@@ -3,6 +3,8 @@
 Every limit and category comes from `housing_serving.features`, so data and requests are judged alike.
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -72,6 +74,21 @@ def validate(frame: pd.DataFrame, schema: pa.DataFrameSchema) -> ValidationRepor
         summary=_summary(str(schema.name), len(frame), duplicates, failures),
         rows=len(frame),
         duplicate_rows=duplicates,
+    )
+
+
+def combine(name: str, reports: Sequence[ValidationReport]) -> ValidationReport:
+    """The reports on the parts of a table as one on the whole; rows are numbered through."""
+    rows, duplicates = sum(one.rows for one in reports), sum(one.duplicate_rows for one in reports)
+    firsts = itertools.accumulate((one.rows for one in reports), initial=0)
+    shifted = [
+        one.failures.assign(row=one.failures["row"] + first)
+        for one, first in zip(reports, firsts, strict=False)
+        if not one.passed
+    ]
+    failures = pd.concat(shifted, ignore_index=True) if shifted else reports[0].failures
+    return ValidationReport(
+        not shifted, failures, _summary(name, rows, duplicates, failures), rows, duplicates
     )
 
 

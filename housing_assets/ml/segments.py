@@ -93,10 +93,11 @@ def segment_tables(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def errors_by(predictions: pd.DataFrame, labels: Labels, name: str) -> pd.DataFrame:
-    """One row per label, sorted: the label, rows, mae, rmse, mape, wmape, within_10pct, bias, coverage.
+    """One row per label, sorted: label, rows, mae, rmse, mape, wmape, within_10pct, bias, coverage, width.
 
     Args:
-        predictions: actual, predicted, covered (whether the interval holds the price).
+        predictions: actual, predicted, lower and upper end of the interval, covered (whether it holds the
+            price).
         labels: Segment of each row, shape (n,).
         name: Column of the label.
     """
@@ -113,6 +114,8 @@ def _errors(group: pd.DataFrame) -> dict[str, float]:
         **{metric: metrics[metric] for metric in SEGMENT_METRICS},
         "bias": float((group["predicted"] - group["actual"]).mean()),
         "coverage": float(group["covered"].mean()),
+        # Dollars, of the interval, on average.
+        "width": float((group["upper"] - group["lower"]).mean()),
     }
 
 

@@ -148,6 +148,10 @@ def _fold(
     )
 
 
+# As `score_folds`.
+ScoreFolds = Callable[[str, Sequence[tuple[Params, Fold]], int], list[FoldScore]]
+
+
 def score_folds(family: str, tasks: Sequence[tuple[Params, Fold]], seed: int) -> list[FoldScore]:
     """Fit and score each setting on its fold, in the order given.
 

@@ -8,6 +8,7 @@ process which only seems to be dead.
 
 import fcntl
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial
 
 from housing_assets.ml.families import Params
-from housing_assets.ml.selection import score_folds
+from housing_assets.ml.selection import ScoreFolds, score_folds
 from housing_assets.ml.sweep_results import SweepPlan, TrialFold
 
 JOURNAL = "study.journal"
@@ -68,14 +69,19 @@ class KeptStudy:
         folder: Where it is kept; made if need be.
         plan: What is searched.
         n_processes: Processes that share this machine's processors.
+        elsewhere: Who fits and scores, where it is not this machine; takes what `score_folds` takes.
     """
 
-    def __init__(self, folder: Path, plan: SweepPlan, n_processes: int) -> None:
+    def __init__(
+        self, folder: Path, plan: SweepPlan, n_processes: int, elsewhere: ScoreFolds | None = None
+    ) -> None:
         self._claims = folder / "claims"
         self._claims.mkdir(parents=True, exist_ok=True)
         self._record_lock = KernelLock(folder / "record.lock")
         self._plan = plan
-        self._n_processes = n_processes
+        # No more than it can do side by side: what is left is for other processes.
+        self._share = max(1, cpu_count() // n_processes) if elsewhere is None else sys.maxsize
+        self._score_folds = elsewhere or score_folds
         journal = folder / JOURNAL
         journal.touch()
         storage = JournalStorage(JournalFileBackend(str(journal), JournalLock(journal)))
@@ -113,7 +119,8 @@ class KeptStudy:
         if not tasks:
             return
         work = [(params, self._plan.folds[fold]) for (_, fold), params in tasks.items()]
-        for task, score in zip(tasks, score_folds(self._plan.family, work, self._plan.seed), strict=True):
+        scores = self._score_folds(self._plan.family, work, self._plan.seed)
+        for task, score in zip(tasks, scores, strict=True):
             self._study.set_user_attr(_key(task), TrialFold.of(score).to_json())
 
     def _known(self) -> dict[Task, TrialFold]:
@@ -122,12 +129,10 @@ class KeptStudy:
     @contextmanager
     def _claimed(self, tasks: Sequence[Task]) -> Iterator[list[Task]]:
         """This process's share of the tasks that no living process works on."""
-        # No more than it can do side by side: what is left is for others.
-        share = max(1, cpu_count() // self._n_processes)
         with ExitStack() as held:
             claimed: list[Task] = []
             for task in tasks:
-                if len(claimed) < share and self._claim(task, held):
+                if len(claimed) < self._share and self._claim(task, held):
                     claimed.append(task)
             yield claimed
 

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from housing_assets.ml.child_process import start_child
 from housing_assets.ml.families import Params
 from housing_assets.ml.search_spaces import SearchSpace, SearchSpaceError, load_search_spaces
-from housing_assets.ml.selection import Fold, Progress, mean_metrics
+from housing_assets.ml.selection import Fold, Progress, ScoreFolds, mean_metrics
 from housing_assets.ml.studies import KeptStudy, Task
 from housing_assets.ml.sweep_results import (
     BestParams,
@@ -83,6 +83,7 @@ def run_sweep(
     start_from: Mapping[str, Any] | None = None,
     folder: Path | None = None,
     n_processes: int = 1,
+    elsewhere: ScoreFolds | None = None,
 ) -> SweepResult:
     """Search a family's space; the same arguments give the same result, in however many processes.
 
@@ -99,13 +100,14 @@ def run_sweep(
             sweep resumes there, a finished one is read, and a process that is started with the same
             arguments while another is at it takes a share of the work. Without it, nothing outlasts the call.
         n_processes: Processes that share the work, this one among them.
+        elsewhere: Fits and scores where it is not this machine that does, as `score_folds` would.
     """
     plan = SweepPlan.of(folds, family, space, n_trials, seed, study_name, start_from)
     with _kept_in(folder) as kept:
         place = kept / f"{family}-{plan.identity}"
         helpers = [start_child(_help, plan, place, n_processes) for _ in range(n_processes - 1)]
         try:
-            trials = _search(plan, KeptStudy(place, plan, n_processes), progress)
+            trials = _search(plan, KeptStudy(place, plan, n_processes, elsewhere), progress)
             failed = [helper.exitcode for helper in helpers if helper.exitcode]
             if failed and progress is not None:
                 progress(f"helpers ended with exit codes {failed}; their share was done by the others")

@@ -25,7 +25,15 @@ from housing_assets.sources.errors import (
     UnsafeArchive,
     WrongDelimiter,
 )
-from housing_assets.sources.fetching import PACKAGED_LOCATION, Source, fetch, packaged_source, resolve
+from housing_assets.sources.fetching import (
+    PACKAGED_LOCATION,
+    Source,
+    fetch,
+    is_folder,
+    list_files,
+    packaged_source,
+    resolve,
+)
 from housing_assets.sources.parsing import parse
 from housing_assets.sources.table import SOURCE_COLUMNS
 
@@ -53,6 +61,8 @@ __all__ = [
     "UnsafeArchive",
     "WrongDelimiter",
     "fetch",
+    "is_folder",
+    "list_files",
     "packaged_source",
     "parse",
     "resolve",

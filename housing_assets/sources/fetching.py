@@ -1,6 +1,8 @@
 """Getting the bytes of a source: https, http, `gs://`, a local path or the table packaged with the code."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -115,6 +117,44 @@ def fetch(
     return Source(location, data, digest, member, datetime.now(UTC), etag)
 
 
+def is_folder(location: str) -> bool:
+    """Whether a location names all files of a folder or below a prefix: it ends with a slash."""
+    return location.endswith("/")
+
+
+def list_files(location: str, client: "Client | None" = None) -> list[str]:
+    """The locations of the files in a folder, sorted; hidden ones are none.
+
+    Raises:
+        SourceError: there is no such folder or nothing in it, or its kind cannot be listed.
+    """
+    match = SCHEME.match(location)
+    scheme = match[1].lower() if match else "file"
+    if scheme == "gs":
+        files = _list_bucket(location, client)
+    elif scheme == "file":
+        folder = _local_path(location)
+        if not folder.is_dir():
+            raise SourceMissing(f"{location}: no folder at {folder}; {SETTING}")
+        files = sorted(str(path) for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    else:
+        raise SourceLocationInvalid(
+            f"source location {location!r}: {scheme} folders cannot be listed, name a file, "
+            f"or a folder that is local or in gs://; {SETTING}"
+        )
+    if not files:
+        raise SourceMissing(f"{location}: no files there; {SETTING}")
+    return files
+
+
+def _list_bucket(location: str, client: "Client | None") -> list[str]:
+    bucket, _, prefix = location[len("gs://") :].partition("/")
+    with _bucket_errors(location):
+        store = open_store(f"gs://{bucket}", client)
+        names = [name for name in store.list(prefix) if "/" not in name.removeprefix(prefix)]
+    return [f"gs://{bucket}/{name}" for name in names if not name.removeprefix(prefix).startswith((".", "_"))]
+
+
 def _read(
     location: str, timeout: float, attempts: int, max_bytes: int, client: "Client | None"
 ) -> tuple[bytes, str | None]:
@@ -135,12 +175,13 @@ def _read(
 
 
 def _read_file(location: str, max_bytes: int) -> bytes:
-    text = unquote(urlsplit(location).path) if location.lower().startswith("file://") else location
-    path = Path(text).expanduser().absolute()
+    path = _local_path(location)
     if not path.exists():
         raise SourceMissing(f"{location}: no file at {path}; {SETTING}")
     if not path.is_file():
-        raise SourceMissing(f"{location}: {path} is not a file; {SETTING}")
+        raise SourceMissing(
+            f"{location}: {path} is not a file; end it with / to read every file in it, or {SETTING}"
+        )
     if (size := path.stat().st_size) > max_bytes:
         raise SourceTooLarge(f"{location}: {size} bytes, at most {max_bytes} are accepted")
     try:
@@ -151,6 +192,11 @@ def _read_file(location: str, max_bytes: int) -> bytes:
         raise SourceUnreachable(f"{location}: cannot read {path}: {error.strerror}") from error
 
 
+def _local_path(location: str) -> Path:
+    text = unquote(urlsplit(location).path) if location.lower().startswith("file://") else location
+    return Path(text).expanduser().absolute()
+
+
 def _read_bucket(
     location: str, deadline: float, max_bytes: int, client: "Client | None"
 ) -> tuple[bytes, str]:
@@ -159,12 +205,18 @@ def _read_bucket(
         raise SourceLocationInvalid(
             f"source location {location!r}: expected gs://<bucket>/<object>; {SETTING}"
         )
-    try:
+    with _bucket_errors(location):
         store = open_store(f"gs://{bucket}", client, deadline=deadline)
         info = store.info(name)
         if info.size > max_bytes:
             raise SourceTooLarge(f"{location}: {info.size} bytes, at most {max_bytes} are accepted")
         return store.read(name), str(info.generation)
+
+
+@contextmanager
+def _bucket_errors(location: str) -> Iterator[None]:
+    try:
+        yield
     except ObjectNameInvalid as error:
         raise SourceLocationInvalid(f"source location {location!r}: {error}; {SETTING}") from error
     except (ObjectMissing, BucketMissing) as error:

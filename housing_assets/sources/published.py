@@ -14,7 +14,7 @@ from housing_assets.sources.errors import (
     SourceMissing,
     SourceUnreachable,
 )
-from housing_assets.sources.fetching import SCHEME, SETTING, resolve
+from housing_assets.sources.fetching import SCHEME, SETTING, is_folder, resolve
 from housing_assets.storage import (
     BucketForbidden,
     BucketMissing,
@@ -45,8 +45,11 @@ class Published:
 
 
 def is_listable(location: str | None) -> bool:
-    """Whether new snapshots can be seen there: a folder or a bucket, with `{snapshot}` in its location."""
-    if location is None or "{snapshot}" not in location:
+    """Whether new snapshots can be seen there: files of a folder or bucket with `{snapshot}` in their name.
+
+    A snapshot that is a folder itself cannot: nothing says when its last file has come.
+    """
+    if location is None or "{snapshot}" not in location or is_folder(location):
         return False
     match = SCHEME.match(location)
     return match is None or match[1].lower() in {"file", "gs"}

@@ -1,7 +1,6 @@
 """The shape of a source table: its ten columns, and numbers where numbers belong."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,14 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from housing_assets.cells import NULLS, NUMBER
 from housing_assets.sources.errors import DuplicateColumn, ExtraColumn, MissingColumn, NotANumber
 from housing_serving.features import NUMERIC_FEATURES, RAW_FEATURES, TARGET
 
 SOURCE_COLUMNS: tuple[str, ...] = (*RAW_FEATURES, TARGET)
 NUMERIC_COLUMNS: tuple[str, ...] = (*NUMERIC_FEATURES, TARGET)
-NULLS = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "NULL"})
-# Python's float() also takes 1_000, inf and Arabic digits; a published table that holds those is broken.
-NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 SHOWN_CELLS = 10
 
 

@@ -31,12 +31,13 @@ SETTINGS = EvaluationSettings(
     curve_fractions=(0.3,),
     permutation_repeats=1,
     permutation_rows=100,
+    contribution_rows=20,
     features=PLAIN,
 )
 TABLES = [
     *("protocols", "comparison", "published_figures"),
     *("error_by_ocean_proximity", "error_by_price_decile", "error_by_income_quintile", "error_by_region"),
-    *("calibration", "learning_curve", "permutation_importance"),
+    *("calibration", "learning_curve", "permutation_importance", "contributions"),
 ]
 
 

@@ -21,7 +21,7 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 from sklearn.linear_model import Lasso, Ridge
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 from threadpoolctl import threadpool_limits
@@ -175,15 +175,19 @@ def test_lines_are_explained_by_the_deviation_from_the_training_mean(model: Base
 
 
 @cache
-def bundle_of(family: str) -> Bundle:
+def pipeline_of(family: str) -> Pipeline:
     train = block_groups(ROWS)
     preprocessing = fit_preprocessing(
         BedroomImputer("ratio_boosting").fit(train), train, FeatureSettings(n_clusters=4)
     )
-    pipeline = fit_model(preprocessing, train, family, CHEAP.get(family, {}))
+    return fit_model(preprocessing, train, family, CHEAP.get(family, {}))
+
+
+@cache
+def bundle_of(family: str) -> Bundle:
     files = bundle_files(
-        pipeline,
-        train,
+        pipeline_of(family),
+        block_groups(ROWS),
         model_name="housing_price_model",
         model_version=3,
         algorithm=family,
@@ -261,15 +265,15 @@ def test_features_are_grouped_as_people_know_them() -> None:
 
 
 def test_mean_contributions_are_those_of_a_sample_largest_first() -> None:
-    bundle, frame = bundle_of("GradientBoosting"), block_groups(80)
-    everything = mean_contributions(bundle, frame, rows=1_000, seed=1)
-    found = explain_rows(bundle, columns_of(frame))
+    pipeline, frame = pipeline_of("GradientBoosting"), block_groups(80)
+    everything = mean_contributions(pipeline, frame, rows=1_000, seed=1)
+    found = explain_rows(bundle_of("GradientBoosting"), columns_of(frame))
     expected = pd.Series(np.abs(found.by_group).mean(axis=0), found.groups)
     by_feature = everything.set_index("feature")["mean_absolute_contribution"]
     pd.testing.assert_series_equal(by_feature.sort_index(), expected.sort_index(), check_names=False)
     assert by_feature.is_monotonic_decreasing
     assert by_feature.index[0] in {"median_income", "location"}
-    some, same = (mean_contributions(bundle, frame, rows=30, seed=2) for _ in range(2))
+    some, same = (mean_contributions(pipeline, frame, rows=30, seed=2) for _ in range(2))
     pd.testing.assert_frame_equal(some, same)
     assert not some.equals(everything)
 

@@ -23,7 +23,7 @@ from housing_assets.ml.preprocessing import (
 )
 from housing_assets_tests.ml.block_groups import block_groups
 from housing_serving.features import CATEGORIES, RAW_FEATURES, ROW_FEATURES, TARGET
-from housing_serving.neighbours import FEATURES
+from housing_serving.neighbours import ALIKE_FEATURES, FEATURES
 
 
 def fitted(train: pd.DataFrame, n_clusters: int = 4) -> Pipeline:
@@ -44,8 +44,8 @@ def test_matrix_columns_are_named_and_counted() -> None:
     assert names[16:21].tolist() == [f"ocean_proximity={category}" for category in CATEGORIES]
     assert names[21:32].tolist() == [f"rotated_coordinate_{number}" for number in range(11)]
     assert names[32:40].tolist() == [f"distance_{name}" for name, *_ in CITIES]
-    assert names[40:].tolist() == list(FEATURES)
-    assert pipeline.transform(block_groups(200)).shape == (200, 40 + len(FEATURES))
+    assert names[40:].tolist() == [*FEATURES, *ALIKE_FEATURES]
+    assert pipeline.transform(block_groups(200)).shape == (200, 40 + len(FEATURES) + len(ALIKE_FEATURES))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_matrix_columns_are_named_and_counted() -> None:
         (FeatureSettings(n_clusters=0), 50),
         (FeatureSettings(rotations=0), 11),
         (FeatureSettings(city_distances=False), 8),
-        (FeatureSettings(neighbours=False), len(FEATURES)),
+        (FeatureSettings(neighbours=False), len(FEATURES) + len(ALIKE_FEATURES)),
     ],
 )
 def test_each_kind_of_feature_can_be_left_out(settings: FeatureSettings, missing: int) -> None:

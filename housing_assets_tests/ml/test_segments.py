@@ -22,7 +22,9 @@ def predictions(rows: int = 97) -> pd.DataFrame:
     frame = block_groups(rows)
     actual = frame["median_house_value"]
     predicted = actual * np.where(np.arange(rows) % 2, 0.9, 1.1)
-    return frame.assign(actual=actual, predicted=predicted, covered=np.arange(rows) % 4 > 0)
+    return frame.assign(actual=actual, predicted=predicted, covered=np.arange(rows) % 4 > 0).assign(
+        lower=lambda frame: frame["predicted"] - 1.0, upper=lambda frame: frame["predicted"] + 1.0
+    )
 
 
 def test_parts_are_of_one_size_however_many_values_are_the_same() -> None:
@@ -38,6 +40,8 @@ def test_errors_of_a_segment_by_hand() -> None:
         {
             "actual": [100_000.0, 200_000.0, 400_000.0],
             "predicted": [110_000.0, 170_000.0, 400_000.0],
+            "lower": [90_000.0, 160_000.0, 390_000.0],
+            "upper": [140_000.0, 180_000.0, 420_000.0],
             "covered": [True, False, True],
         }
     )
@@ -45,10 +49,11 @@ def test_errors_of_a_segment_by_hand() -> None:
     assert table.index.tolist() == ["a", "b"]
     assert table.loc["a"].to_dict() == {
         **{"rows": 1, "mae": 0.0, "rmse": 0.0, "mape": 0.0, "wmape": 0.0},
-        **{"within_10pct": 100.0, "bias": 0.0, "coverage": 1.0},
+        **{"within_10pct": 100.0, "bias": 0.0, "coverage": 1.0, "width": 30_000.0},
     }
     b = table.loc["b"]
     assert (b["rows"], b["mae"], b["bias"], b["coverage"]) == (2, 20_000.0, -10_000.0, 0.5)
+    assert b["width"] == pytest.approx((50_000 + 20_000) / 2)
     assert b["rmse"] == pytest.approx(np.sqrt((1e8 + 9e8) / 2))
     assert b["mape"] == pytest.approx((10 + 15) / 2)
     assert b["wmape"] == pytest.approx(100 * 40 / 300)

@@ -146,14 +146,19 @@ def bundle_files(
     version: int = 1,
     stumps: Sequence[Stump] = PRICE_STUMPS,
     explained: bool = False,
+    files_instead: Mapping[str, bytes] | None = None,
     **changes: object,
 ) -> dict[str, bytes]:
-    """The files of a valid bundle, able to explain if so asked; `changes` replace fields of its manifest."""
+    """The files of a valid bundle, able to explain if so asked.
+
+    `files_instead` replaces the model's and adds others, `changes` replace fields of the manifest.
+    """
     imputer, imputer_files = imputer_parts(kind)
     width = PREPROCESSING.spec().size
     files = {"model.onnx": stump_model(width, stumps), **imputer_files}
     if explained:
         files["explanation.npz"] = npz(explanation_arrays(width, stumps))
+    files |= files_instead or {}
     fields: dict[str, Any] = {
         "model_name": "housing_price_model",
         "model_version": version,

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from housing_assets_tests.serving.bundles import INSTANCE
-from housing_serving.errors import ErrorResponse
+from housing_serving.error_body import ErrorResponse
 
 PREDICT = "/api/v1/predict"
 # A hang must fail the test, not the build.

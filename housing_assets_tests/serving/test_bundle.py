@@ -36,7 +36,7 @@ from housing_serving.bundle import (
     sha256_hex,
 )
 from housing_serving.manifest import checksum
-from housing_serving.neighbours import FEATURES, TRAITS
+from housing_serving.neighbours import ALIKE_FEATURES, FEATURES, TRAITS
 
 # Of the example: 100,000 and 200,000 more above an income of 4.
 PRICE = 300_000.0
@@ -142,6 +142,20 @@ def test_a_row_is_priced_with_the_same_bits_alone_and_in_any_batch(kind: str) ->
     assert len(np.unique(batch.price)) > 150
 
 
+def test_a_table_gives_each_row_the_bits_it_has_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = opened(bundle_files(kind="compiled", stumps=random_stumps()))
+    columns = random_columns(300)
+    # As published tables are: many rows at the same place.
+    for name in ("latitude", "longitude"):
+        columns[name] = np.round(columns[name])
+    whole = bundle.predict(columns)
+    monkeypatch.setattr("housing_serving.bundle.PIECE_ROWS", 64)
+    monkeypatch.setattr("housing_serving.places.MAX_ROWS", 16)
+    in_pieces = bundle.predict(columns)
+    for ends in ("price", "lower", "upper"):
+        assert getattr(in_pieces, ends).tobytes() == getattr(whole, ends).tobytes()
+
+
 def test_threads_share_one_bundle() -> None:
     bundle = opened(bundle_files(kind="compiled", stumps=random_stumps()))
     batches = [random_columns(50, seed=seed) for seed in range(8)]
@@ -216,9 +230,9 @@ def test_a_truncated_file_is_noticed(tmp_path: Path) -> None:
 
 
 def test_future_format_is_refused_before_anything_else_is_read() -> None:
-    files = {"bundle.json": b'{"format_version": 3, "weights": "elsewhere"}'}
+    files = {"bundle.json": b'{"format_version": 4, "weights": "elsewhere"}'}
 
-    with pytest.raises(BundleFormatUnsupported, match=r"format version 3, this reader knows 2: upgrade"):
+    with pytest.raises(BundleFormatUnsupported, match=r"format version 4, this reader knows 3: upgrade"):
         opened(files)
 
 
@@ -231,7 +245,7 @@ def test_future_format_is_refused_before_anything_else_is_read() -> None:
         (b"[]", "states no format_version"),
         (b"{}", "states no format_version"),
         (b'{"format_version": "1"}', "states no format_version"),
-        (b'{"format_version": 2}', "does not match the sha256 it states of itself"),
+        (b'{"format_version": 3}', "does not match the sha256 it states of itself"),
     ],
 )
 def test_a_broken_manifest_is_named(data: bytes, message: str) -> None:
@@ -322,7 +336,7 @@ def block_groups_file(**changes: object) -> bytes:
 def with_block_groups(data: bytes) -> dict[str, bytes]:
     """A bundle whose model takes the features of neighbours as well."""
     preprocessing = PREPROCESSING.model_copy(update={"neighbours": True})
-    width = PREPROCESSING.spec().size + len(FEATURES)
+    width = PREPROCESSING.spec().size + len(FEATURES) + len(ALIKE_FEATURES)
     model = stump_model(width, PRICE_STUMPS)
     files = {"model.onnx": sha256_hex(model), "block_groups.npz": sha256_hex(data)}
     rewritten = bundle_files(preprocessing=preprocessing, files=files)
@@ -332,7 +346,10 @@ def with_block_groups(data: bytes) -> dict[str, bytes]:
 def test_a_bundle_prices_with_the_block_groups_nearby() -> None:
     bundle = Bundle.from_files(with_block_groups(block_groups_file()), origin="bundle")
     columns = columns_of(INSTANCE)
-    assert bundle.feature_matrix(columns).shape == (1, PREPROCESSING.spec().size + len(FEATURES))
+    assert bundle.feature_matrix(columns).shape == (
+        1,
+        PREPROCESSING.spec().size + len(FEATURES) + len(ALIKE_FEATURES),
+    )
     assert bundle.predict(columns).price.tolist() == [PRICE]
 
 

@@ -21,7 +21,7 @@ from housing_assets_tests.serving.running_service import RunningService, running
 from housing_assets_tests.system_programs import require
 from housing_serving import schemas
 from housing_serving.app import create_app
-from housing_serving.errors import ErrorResponse
+from housing_serving.error_body import ErrorResponse
 from housing_serving.settings import ServingSettings
 
 JSON = dict[str, Any]
@@ -29,6 +29,10 @@ OPERATIONS = (
     "POST /api/v1/predict",
     "POST /api/v1/explain",
     "GET /api/v1/model/info",
+    "GET /api/v1/model/releases",
+    "GET /api/v1/model/evaluation",
+    "GET /api/v1/model/monitoring",
+    "GET /api/v1/block-groups/nearest",
     "GET /health",
     "GET /health/ready",
     "GET /health/deep",
@@ -197,7 +201,7 @@ def test_every_response_has_an_example_that_fits_its_schema(client: TestClient) 
                     assert {ErrorResponse.model_validate(value).error.code for value in values} == set(
                         media["examples"]
                     )
-    assert seen == {"200", "401", "408", "409", "413", "415", "422", "429", "500", "503"}
+    assert seen == {"200", "401", "404", "408", "409", "413", "415", "422", "429", "500", "503"}
 
 
 @pytest.mark.parametrize("path", ["/api/v1/predict", "/api/v1/explain"])
@@ -254,6 +258,10 @@ def test_protections_are_documented_where_they_apply(client: TestClient) -> None
         "post /api/v1/predict": (either, True, True),
         "post /api/v1/explain": (either, True, True),
         "get /api/v1/model/info": (either, True, True),
+        "get /api/v1/model/releases": (either, True, True),
+        "get /api/v1/model/evaluation": (either, True, True),
+        "get /api/v1/model/monitoring": (either, True, True),
+        "get /api/v1/block-groups/nearest": (either, True, True),
         "get /health": (None, False, False),
         "get /health/ready": (None, False, False),
         "get /health/deep": (either, True, False),
@@ -284,4 +292,7 @@ def test_what_the_document_says_about_itself(client: TestClient) -> None:
     assert used == {tag["name"] for tag in document["tags"]}
     assert all(operation["summary"] and operation["description"] for _, _, operation in operations(document))
     names = [operation["operationId"] for _, _, operation in operations(document)]
-    assert names == ["predict", "explain", "model_info", "health", "ready", "deep", "metrics", "service_info"]
+    assert names == [
+        *("predict", "explain", "model_info", "model_releases", "model_evaluation", "model_monitoring"),
+        *("nearest_block_groups", "health", "ready", "deep", "metrics", "service_info"),
+    ]

@@ -6,12 +6,17 @@ import pytest
 from housing_assets_tests.ml.block_groups import block_groups
 from housing_serving import neighbours
 from housing_serving.neighbours import (
+    ALIKE,
     FEATURES,
+    LEAST_ALIKE,
     LONGITUDE_SCALE,
+    NEAR,
     NEAREST,
     TRAITS,
     Neighbourhood,
     NeighbourIndex,
+    closeness,
+    comparable,
 )
 
 
@@ -49,16 +54,16 @@ def test_of_equally_near_ones_the_first_comes_first() -> None:
 def test_a_row_alone_gives_the_same_bits_as_in_any_company(monkeypatch: pytest.MonkeyPatch) -> None:
     around = neighbourhood()
     latitude, longitude = places(300)
-    batch = around.features(latitude, longitude)
+    batch = around.describe(*around.nearest(latitude, longitude))
     assert batch.shape == (300, len(FEATURES))
     # Nothing is remembered for long, and rows of one cell come in several parts.
     monkeypatch.setattr(neighbours, "MAX_CELLS", 3)
     monkeypatch.setattr(neighbours, "CHUNK", 2)
     fresh = neighbourhood()
     for row in range(300):
-        alone = fresh.features(latitude[row : row + 1], longitude[row : row + 1])
+        alone = fresh.describe(*fresh.nearest(latitude[row : row + 1], longitude[row : row + 1]))
         assert alone.tobytes() == batch[row].tobytes()
-    assert fresh.features(latitude, longitude).tobytes() == batch.tobytes()
+    assert fresh.describe(*fresh.nearest(latitude, longitude)).tobytes() == batch.tobytes()
 
 
 def test_what_neighbours_say_by_hand() -> None:
@@ -69,7 +74,9 @@ def test_what_neighbours_say_by_hand() -> None:
         np.array([100.0, 200.0, 600.0, 900.0]),
         np.array([[1.0, 2.0, 3.0, 4.0]] * len(TRAITS)),
     )
-    told = dict(zip(FEATURES, around.features(np.array([34.0]), np.array([-118.0]))[0], strict=True))
+    told = dict(
+        zip(FEATURES, around.describe(*around.nearest(np.array([34.0]), np.array([-118.0])))[0], strict=True)
+    )
     assert around.k == 3
     for number in NEAREST:
         assert told[f"nearby_price_{number}"] == pytest.approx(300.0)
@@ -79,11 +86,49 @@ def test_what_neighbours_say_by_hand() -> None:
     assert told["nearby_median_income_15"] == pytest.approx(2.0)
 
 
+def three_nearby() -> Neighbourhood:
+    """Two at a place, of incomes 2 and 4, and one a hundredth of a degree north of it, of income 2."""
+    traits = np.ones((len(TRAITS), 3))
+    traits[TRAITS.index("median_income")] = [2.0, 4.0, 2.0]
+    return Neighbourhood(
+        np.array([34.0, 34.0, 34.0 + NEAR]), np.full(3, -118.0), np.array([1e5, 4e5, 2e5]), traits
+    )
+
+
+def test_those_who_are_alike_count_more() -> None:
+    around = three_nearby()
+    found, distance = np.array([[0, 1, 2]]), np.array([[0.0, 0.0, NEAR]])
+    row = comparable([np.array([2.0]), *np.ones((len(TRAITS) - 1, 1))])
+    price, alike = around.ask_alike(found, closeness(distance), row)[0]
+    other = np.exp(-0.5 * (np.log(2.0) / ALIKE["median_income"]) ** 2)
+    weights = np.array([1.0, other, 0.5]) / NEAR
+    assert alike == pytest.approx(weights.sum(), rel=1e-4)
+    assert price == pytest.approx((weights * around.price).sum() / weights.sum(), rel=1e-4)
+    # Whoever is like nobody nearby is told what they all cost.
+    stranger = comparable([np.array([15.0]), *np.full((len(TRAITS) - 1, 1), 100.0)])
+    price, alike = around.ask_alike(found, closeness(distance), stranger)[0]
+    assert price == pytest.approx((1e5 + 4e5 + 2e5 / 2) / 2.5)
+    assert alike == pytest.approx(2.5 / NEAR * LEAST_ALIKE)
+
+
+def test_a_row_is_compared_alike_alone_and_in_any_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    around = neighbourhood()
+    found, distance = around.nearest(*places(300))
+    rows = comparable(np.random.default_rng(6).uniform(1, 9, (len(TRAITS), 300)))
+    batch = around.ask_alike(found, closeness(distance), rows)
+    monkeypatch.setattr(neighbours, "CHUNK", 7)
+    assert around.ask_alike(found, closeness(distance), rows).tobytes() == batch.tobytes()
+    for row in range(300):
+        one = slice(row, row + 1)
+        alone = around.ask_alike(found[one], closeness(distance[one]), rows[one])
+        assert alone.tobytes() == batch[row].tobytes()
+
+
 def test_members_are_described_by_the_others() -> None:
     around = neighbourhood()
-    told = around.features_of_members()
+    told = around.describe(*around.nearest_of_members())
     alone = around.only(np.arange(400) != 123)
-    expected = alone.describe(*alone.index.nearest(around.latitude[123:124], around.longitude[123:124]))
+    expected = alone.describe(*alone.nearest(around.latitude[123:124], around.longitude[123:124]))
     np.testing.assert_allclose(told[123], expected[0], rtol=1e-12)
 
 
@@ -95,7 +140,7 @@ def test_a_member_among_many_at_its_own_place_is_still_left_out() -> None:
         np.arange(rows, dtype=np.float64),
         np.ones((len(TRAITS), rows)),
     )
-    told = around.features_of_members()
+    told = around.describe(*around.nearest_of_members())
     column = FEATURES.index(f"nearby_price_{NEAREST[-1]}")
     # The last is not among the first that are found at its place, so those are its neighbours.
     assert told[-1, column] == pytest.approx(np.arange(NEAREST[-1]).mean())
@@ -110,4 +155,5 @@ def test_fewer_places_than_are_asked_for_are_refused() -> None:
 
 
 def test_no_rows_have_no_features() -> None:
-    assert neighbourhood().features(np.empty(0), np.empty(0)).shape == (0, len(FEATURES))
+    nobody = neighbourhood()
+    assert nobody.describe(*nobody.nearest(np.empty(0), np.empty(0))).shape == (0, len(FEATURES))

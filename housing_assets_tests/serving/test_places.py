@@ -41,6 +41,33 @@ def test_a_place_is_described_once_and_answered_alike_ever_after() -> None:
     assert len(memory) == 140
 
 
+def test_places_are_known_before_they_are_asked_for() -> None:
+    described: list[int] = []
+
+    def counted(latitude: FloatArray, longitude: FloatArray) -> places.Float32Array:
+        described.append(len(latitude))
+        return describe(latitude, longitude)
+
+    memory = PlaceMemory(counted, 3)
+    latitude, longitude = asked(2_500)
+    memory.learn(np.tile(latitude, 2), np.tile(longitude, 2))
+    distinct = len(set(zip(latitude.tolist(), longitude.tolist(), strict=True)))
+    assert len(memory) == sum(described) == distinct
+    for row in range(0, 2_500, 50):
+        one = slice(row, row + 1)
+        expected = describe(latitude[one], longitude[one])
+        assert memory(latitude[one], longitude[one]).tobytes() == expected.tobytes()
+    assert sum(described) == distinct
+
+
+def test_of_too_many_places_an_even_choice_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "MOST_LEARNED", 100)
+    memory = PlaceMemory(describe, 3)
+    memory.learn(*asked(350))
+    assert len(memory) == 88
+    PlaceMemory(describe, 3).learn(np.empty(0), np.empty(0))
+
+
 def test_a_place_that_comes_twice_in_a_request_is_remembered_once() -> None:
     memory = PlaceMemory(describe, 3)
     latitude, longitude = np.array([34.0, 34.0, 35.0]), np.array([-118.0, -118.0, -119.0])
@@ -81,3 +108,17 @@ def test_threads_that_ask_at_once_are_all_told_right(monkeypatch: pytest.MonkeyP
 
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(ask, range(8)))
+
+
+def test_a_place_that_comes_again_in_a_table_is_described_once() -> None:
+    described: list[int] = []
+
+    def counted(latitude: FloatArray, longitude: FloatArray) -> places.Float32Array:
+        described.append(len(latitude))
+        return describe(latitude, longitude)
+
+    latitude, longitude = asked(300)
+    rows = np.random.default_rng(2).integers(0, 300, 2_000)
+    told = PlaceMemory(counted, 3)(latitude[rows], longitude[rows])
+    assert told.tobytes() == describe(latitude[rows], longitude[rows]).tobytes()
+    assert described == [len(set(rows.tolist()))]

@@ -1,26 +1,22 @@
-"""The examples of README and the API's documentation, run against a service, and facts stated beside them."""
+"""The examples of README and the documentation, run against a service, and facts stated beside them."""
 
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
+from housing_assets_tests.documented import ADDRESS, ROOT, blocks
 from housing_assets_tests.serving.running_service import RunningService, running_service
 from housing_assets_tests.system_programs import require
 from housing_serving.app import create_app
 from housing_serving.features import NUMERIC_FEATURES
 from housing_serving.settings import ServingSettings
 
-ROOT = Path(__file__).parents[2]
 API_PAGE = ROOT / "docs" / "api.md"
-PAGES = (ROOT / "README.md", API_PAGE)
-ADDRESS = "http://127.0.0.1:8080"
-FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What runs each language, as a program read from standard input.
 PROGRAMS: Mapping[str, tuple[str, ...]] = {
     "bash": ("bash", "-euo", "pipefail"),
@@ -35,10 +31,9 @@ TIMEOUT_SECONDS = 60
 def examples() -> list[tuple[str, str, str]]:
     """Page, language and text of every block that calls the service."""
     return [
-        (page.name, language, text)
-        for page in PAGES
-        for language, text in FENCED.findall(page.read_text())
-        if ADDRESS in text
+        (block.page, block.language, block.text)
+        for block in blocks(*PROGRAMS)
+        if ADDRESS in block.text and not block.needs_account
     ]
 
 
@@ -61,8 +56,8 @@ def run(service: RunningService, language: str, text: str) -> "subprocess.Comple
     )
 
 
-def test_readme_has_an_example_in_each_language() -> None:
-    assert [language for page, language, _ in examples() if page == "README.md"] == list(PROGRAMS)
+def test_the_api_page_has_an_example_in_each_language() -> None:
+    assert {language for page, language, _ in examples() if page == "docs/api.md"} == set(PROGRAMS)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +76,7 @@ def test_examples_work_as_they_stand(service: RunningService, page: str, languag
 
 @pytest.mark.parametrize(("language", "wrong"), [("python", "422"), ("javascript", "invalid_request")])
 def test_examples_fail_when_the_service_refuses(service: RunningService, language: str, wrong: str) -> None:
-    (text,) = (text for page, kind, text in examples() if (page, kind) == ("README.md", language))
+    (text,) = (text for page, kind, text in examples() if (page, kind) == ("docs/api.md", language))
 
     done = run(service, language, text.replace("37.88", "-37.88"))
 

@@ -80,10 +80,8 @@ def test_serving_answers_with_its_model_and_is_small(recipes: Recipes, tmp_path:
 
 
 def test_webapp_answers(recipes: Recipes, tmp_path: Path) -> None:
-    if not (REPOSITORY / "housing_serving" / "webapp").is_dir():
-        pytest.skip("there is no web app")
     stage = recipes.build("webapp")
-    with running(stage, tmp_path / "data", {"PORT": str(free_port())}) as container:
+    with running(stage, tmp_path / "data", {"WEBAPP_PORT": str(free_port())}) as container:
         check(container, stage.health)
         assert container.stop() < STOPPED_SECONDS
 

@@ -44,7 +44,9 @@ def test_a_killed_run_fails_and_is_retried_within_the_backfill(
 
 
 def test_no_run_stays_open_and_none_is_lost(stack: Stack, backfill: DisturbedBackfill) -> None:
-    runs = [run for run in stack.runs().values() if run["tags"].get("dagster/backfill")]
+    runs = [
+        run for run in stack.runs().values() if run["tags"].get("dagster/backfill") == backfill.backfill_id
+    ]
     assert [run["status"] for run in runs if run["status"] in OPEN] == []
     good = Counter(run["tags"]["dagster/partition"] for run in runs if run["status"] == "SUCCESS")
     assert good == dict.fromkeys(SNAPSHOTS, 1)

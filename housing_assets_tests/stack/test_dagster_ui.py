@@ -1,4 +1,4 @@
-"""The Dagster UI in a real browser, after the backfill: the graph, an asset with its plots, the partitions.
+"""The Dagster UI in a real browser, after the backfill: looking around, and what people do there by clicking.
 
 With `HOUSING_UPDATE_IMAGES=1` the pictures become those of the documentation.
 """
@@ -8,13 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
+import requests
+from playwright.sync_api import Locator, Page, ViewportSize, expect, sync_playwright
 
-from housing_assets_tests.running_stack import Stack
+from housing_assets_tests.running_stack import Stack, wait_for
 from housing_assets_tests.stack.conftest import ASSETS, SNAPSHOTS, DisturbedBackfill, updates_images
+from housing_assets_tests.stack.released import MODEL, deployed
 from housing_assets_tests.system_programs import require
 
-GROUPS = ("data", "preprocessing", "training")
+GROUPS = ("data", "preprocessing", "training", "serving", "monitoring")
+# What the backfill leaves alone: the deployment is the sensor's, and nobody has asked for a price yet.
+OTHERS = ("api_deployment", "prediction_log", "drift_report", "performance_report")
+# The range of a backfill by hand: two weeks take two runs, which tells as much as more.
+CLICKED = SNAPSHOTS[:2]
 # The plots of `registered_model`, each behind a link of its materialization.
 PLOTS = ("feature_importance", "residual_map", "predicted_vs_actual")
 LARGEST_PICTURE_BYTES = 400_000
@@ -73,7 +79,7 @@ def test_the_graph_shows_every_asset_in_its_group(
     # Give the graph the whole page, and let it fit itself in again: only then it shows what is in its boxes.
     page.get_by_placeholder("Jump to…").locator("xpath=following::button[1]").click()
     page.mouse.dblclick(LARGE["width"] * 0.2, LARGE["height"] * 0.9)
-    for name in (*GROUPS, *ASSETS):
+    for name in (*GROUPS, *ASSETS, *OTHERS):
         expect(graph.get_by_text(name, exact=True).first).to_be_visible()
     # Which share some snapshots are depends on how many weeks there have been.
     expect(graph.get_by_text(re.compile(r"^[1-9]\d*% filled$"))).to_have_count(len(ASSETS))
@@ -109,3 +115,107 @@ def test_the_partitions_page_shows_what_the_backfill_has_filled(
     page.get_by_text(SNAPSHOTS[-1], exact=True).first.click()
     expect(page.get_by_role("cell", name="interval_coverage")).to_be_visible()
     take_picture(page, images / "partitions.png")
+
+
+@pytest.mark.timeout(900)
+def test_one_asset_is_materialized_by_clicking(page: Page, stack: Stack, backfill: DisturbedBackfill) -> None:
+    before = set(stack.runs())
+    chosen = choose_partitions(page, "featured_housing", SNAPSHOTS[0])
+    chosen.get_by_role("button", name="Launch 1 run").click()
+    [run_id] = wait_for("the run", lambda: launched_since(stack, before), 60)
+    assert stack.wait_for_end(run_id, 600)["status"] == "SUCCESS"
+    assert stack.runs()[run_id]["steps"] == {
+        "featured_housing": "SUCCESS",
+        "featured_housing_featured_rows_are_valid": "SUCCESS",
+    }
+    page.goto(f"/runs/{run_id}")
+    expect(page.get_by_text("Success", exact=True).first).to_be_visible()
+    page.goto(f"/assets/featured_housing?view=partitions&partition={SNAPSHOTS[0]}")
+    expect(page.get_by_role("link", name=run_id[:8]).first).to_be_visible()
+
+
+@pytest.mark.timeout(900)
+def test_a_backfill_is_launched_by_clicking(page: Page, stack: Stack, backfill: DisturbedBackfill) -> None:
+    before = set(stack.runs())
+    chosen = choose_partitions(page, "featured_housing", f"[{CLICKED[0]}...{CLICKED[-1]}]")
+    chosen.get_by_role("button", name="Launch backfill").click()
+    wait_for("a run for each week", lambda: len(launched_since(stack, before)) == len(CLICKED), 600)
+    runs = launched_since(stack, before)
+    assert {stack.wait_for_end(run_id, 600)["status"] for run_id in runs} == {"SUCCESS"}
+    assert sorted(stack.runs()[run_id]["tags"]["dagster/partition"] for run_id in runs) == list(CLICKED)
+    [backfill_id] = {stack.runs()[run_id]["tags"]["dagster/backfill"] for run_id in runs}
+    wait_for("its end", lambda: stack.backfill(backfill_id)["status"] == "COMPLETED_SUCCESS", 300)
+    page.goto(f"/runs/b/{backfill_id}")
+    expect(page.get_by_text("Completed").first).to_be_visible()
+
+
+@pytest.mark.timeout(900)
+def test_a_sensor_is_turned_on_and_says_in_its_tick_why_it_did_nothing(
+    page: Page, stack: Stack, backfill: DisturbedBackfill
+) -> None:
+    page.goto("/locations/housing/sensors/train_on_new_snapshot")
+    expect(page.get_by_text("When a snapshot appears at HOUSING_SOURCE_URI")).to_be_visible()
+    switch = page.locator("tr").filter(has_text="Running").locator("label")
+    switch.click()
+    expect(switch.get_by_role("checkbox")).to_be_checked()
+    tick = page.locator("tr").filter(has_text="View logs").first
+    tick.get_by_text("0 runs requested").first.hover()
+    expect(page.get_by_text("new snapshots cannot be seen at the packaged table")).to_be_visible()
+    switch.click()
+    expect(switch.get_by_role("checkbox")).not_to_be_checked()
+
+
+@pytest.mark.timeout(900)
+def test_a_training_is_followed_to_the_version_that_answers(
+    page: Page, stack: Stack, backfill: DisturbedBackfill, images: Path
+) -> None:
+    wait_for("a deployment", lambda: deployed(stack), 120)
+    version = deployed(stack)[-1]
+    snapshot = stack.mlflow_client().get_model_version(MODEL, str(version)).tags["snapshot"]
+
+    page.goto(f"/assets/registered_model?view=partitions&partition={snapshot}")
+    expect(row_of(page, "model_version")).to_contain_text(str(version))
+    expect(row_of(page, "promotion")).to_contain_text("promote")
+    expect(page.get_by_role("link", name=f"/#/models/{MODEL}/versions/{version}")).to_be_visible()
+
+    page.goto("/locations/housing/sensors/redeploy_api_on_new_model")
+    expect(page.get_by_text("won the promotion gate").first).to_be_visible()
+
+    page.goto("/assets/api_deployment?view=events")
+    expect(row_of(page, "model_version")).to_contain_text(str(version))
+    take_picture(page, images / "deployment.png")
+    address = page.get_by_role("link", name="/docs").get_attribute("href")
+    page.get_by_text("Materialized in run").get_by_role("link").click()
+    expect(page.get_by_text("Launched by")).to_be_visible()
+    page.get_by_text("View tags and config").click()
+    expect(page.get_by_text(f"housing/model_version: {version}")).to_be_visible()
+
+    assert address == f"http://127.0.0.1:{stack.port}/docs"
+    served = requests.get(f"http://127.0.0.1:{stack.port}/api/v1/model/info", timeout=10).json()
+    assert served["model_version"] == str(version)
+
+
+def choose_partitions(page: Page, asset: str, text: str) -> Locator:
+    """The dialog of *Materialize* on an asset's page, with these partitions chosen."""
+    page.goto(f"/assets/{asset}")
+    page.get_by_role("button", name="Materialize").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("Show all partitions").click()
+    chosen = dialog.get_by_role("textbox").first
+    chosen.fill(text)
+    chosen.press("Enter")
+    return dialog
+
+
+def launched_since(stack: Stack, before: set[str]) -> list[str]:
+    """Runs of people: what the sensor deploys meanwhile is none."""
+    return [
+        run_id
+        for run_id, run in stack.runs().items()
+        if run_id not in before and run["tags"].get("housing/kind") != "deployment"
+    ]
+
+
+def row_of(page: Page, name: str) -> Locator:
+    """The line of one metadata entry."""
+    return page.locator("tr").filter(has=page.get_by_text(name, exact=True))

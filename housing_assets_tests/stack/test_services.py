@@ -12,7 +12,7 @@ import pytest
 from housing_assets.supervision import remnants
 from housing_assets_tests.running_stack import Stack, alive, wait_for
 
-NAMES = {"mlflow", "dagster-webserver", "dagster-daemon", "api"}
+NAMES = {"mlflow", "dagster-webserver", "dagster-daemon", "api", "webapp"}
 
 
 @pytest.fixture
@@ -26,7 +26,13 @@ def other(tmp_path: Path) -> Iterator[Stack]:
 
 
 def test_everything_answers_and_the_api_is_not_ready_without_a_model(stack: Stack) -> None:
-    assert stack.answers_at_start == {"mlflow": 200, "webserver": 200, "api": 200, "api ready": 503}
+    assert stack.answers_at_start == {
+        "mlflow": 200,
+        "webserver": 200,
+        "api": 200,
+        "api ready": 503,
+        "web app": 200,
+    }
 
 
 def test_status_shows_every_service_running(stack: Stack) -> None:

@@ -17,6 +17,7 @@ from housing_assets.ml.plots.evaluation import (
     protocols,
 )
 from housing_assets.ml.plots.models import (
+    contributions,
     feature_importances,
     model_comparison,
     predicted_vs_actual,
@@ -29,6 +30,7 @@ from housing_assets.ml.plots.sweep import parallel_coordinates, parameter_import
 __all__ = [
     "calibration",
     "cluster_scan",
+    "contributions",
     "correlation_heatmap",
     "distributions",
     "drift_sizes",

@@ -116,6 +116,26 @@ def feature_importances(table: pd.DataFrame) -> bytes:
     return to_png(figure)
 
 
+def contributions(table: pd.DataFrame) -> bytes:
+    """How far each input moves prices.
+
+    Args:
+        table: feature, mean_absolute_contribution (dollars), the largest first.
+    """
+    ordered = table.iloc[::-1].reset_index(drop=True)
+    figure = new_figure("How far each input moves a price, on average (mean absolute Shapley value)")
+    axes = figure.subplots()
+    axes.barh(
+        [label(name) for name in ordered["feature"]],
+        ordered["mean_absolute_contribution"],
+        height=0.68,
+        color=BLUE,
+    )
+    _bar_notes(axes, ordered["mean_absolute_contribution"], "${:,.0f}")
+    style(axes, xlabel="Dollars; location = coordinates, distances and what is known of neighbours", grid="x")
+    return to_png(figure)
+
+
 def residual_map(predictions: pd.DataFrame) -> bytes:
     """Where in California the model asks too much or too little, the two large conurbations enlarged.
 

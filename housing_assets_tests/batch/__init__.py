@@ -1,0 +1,1 @@
+"""Tests of pricing tables, and of `housing predict`."""
