@@ -18,8 +18,12 @@ from housing_serving.webapp.settings import WebappSettings
 
 EXAMPLE = Path(__file__).parents[1] / ".env.example"
 VARIABLE = re.compile(r"^# ?([A-Z][A-Z0-9_]+)=(.*)$")
-# Read by the client library, not by the models.
-LIBRARIES = {"STORAGE_EMULATOR_HOST": "Google's client library"}
+# Read by a client library, or before the models.
+LIBRARIES = {
+    "HOUSING_SECRETS_DIR": "every process",
+    "MLFLOW_TRACKING_AUTH": "MLflow's client library",
+    "STORAGE_EMULATOR_HOST": "Google's client library",
+}
 SIGNS = {"gt": "above", "ge": "from", "lt": "below", "le": "up to"}
 INTRODUCTION = """# Settings
 
