@@ -11,7 +11,7 @@ from housing_assets.settings import Settings
 from housing_assets.snapshot_asset import OBJECT_KEY
 
 # In the order in which a row travels.
-GROUPS = ("data", "preprocessing", "training", "serving", "monitoring")
+GROUPS = ("data", "preprocessing", "training", "serving", "batch", "monitoring")
 DEFAULT_STATUS = {"RUNNING": "on", "STOPPED": "off"}
 INTRODUCTION = """# Assets
 

@@ -13,16 +13,17 @@ from pydantic_core import PydanticUndefined
 
 from docs_build.markdown import code, table
 from housing_assets.settings import Settings
+from housing_serving.environment import FOLDER_VARIABLE
 from housing_serving.settings import ServingSettings
 from housing_serving.webapp.settings import WebappSettings
 
 EXAMPLE = Path(__file__).parents[1] / ".env.example"
 VARIABLE = re.compile(r"^# ?([A-Z][A-Z0-9_]+)=(.*)$")
-# Read by a client library, or before the models.
-LIBRARIES = {
-    "HOUSING_SECRETS_DIR": "every process",
-    "MLFLOW_TRACKING_AUTH": "MLflow's client library",
+# Read by others than the models.
+ELSEWHERE = {
     "STORAGE_EMULATOR_HOST": "Google's client library",
+    "MLFLOW_TRACKING_AUTH": "MLflow's client library",
+    FOLDER_VARIABLE: "all of them, before anything else",
 }
 SIGNS = {"gt": "above", "ge": "from", "lt": "below", "le": "up to"}
 INTRODUCTION = """# Settings
@@ -54,7 +55,7 @@ def settings_page() -> str:
     }
     groups = list(groups_of(EXAMPLE.read_text(encoding="utf-8")))
     listed = {name for group in groups for name in group.names}
-    if different := listed ^ set(LIBRARIES).union(*readers.values()):
+    if different := listed ^ set(ELSEWHERE).union(*readers.values()):
         raise ValueError(f".env.example and the settings differ in {', '.join(sorted(different))}")
     # The tables of this page are one table to the eye: their columns stand below each other.
     parts = [INTRODUCTION, '<div class="aligned" markdown>']
@@ -85,7 +86,7 @@ def groups_of(example: str) -> Iterator[Group]:
 def row(name: str, readers: Mapping[str, FieldInfo]) -> list[str]:
     """Name, type with bounds, default and readers of one setting."""
     if not readers:
-        return [code(name), "text", "", LIBRARIES[name]]
+        return [code(name), "text", "", ELSEWHERE[name]]
     first = next(iter(readers.values()))
     return [code(name), kind(first), default(first), ", ".join(readers)]
 

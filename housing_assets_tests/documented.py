@@ -11,7 +11,7 @@ PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 # Where the examples expect the service.
 ADDRESS = "http://127.0.0.1:8080"
 # A block with this title needs what no test has; people see the title too.
-NEEDS_ACCOUNT = re.compile(r'title="Needs an? (?:[\w& ]*account|container engine)"')
+NEEDS_ACCOUNT = re.compile(r'title="Needs an? [^"]*(account|container engine)"')
 _FENCED = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -28,6 +28,7 @@ from housing_assets_tests.system_programs import require
 from housing_serving.app import create_app
 from housing_serving.manifest import BundleManifest
 from housing_serving.settings import ServingSettings
+from housing_serving.webapp.settings import WebappSettings
 
 # Every connection but one inside of this machine is an error, so nothing can be fetched unseen.
 BUILD = """import socket, sys
@@ -124,7 +125,7 @@ def test_a_broken_link_ends_the_build(tmp_path: Path, link: str) -> None:
 def test_the_reference_of_settings_names_every_variable() -> None:
     text = settings_page.settings_page()
     names = {str(field.validation_alias) for field in Settings.model_fields.values()}
-    names |= {name.upper() for name in ServingSettings.model_fields}
+    names |= {name.upper() for name in (*ServingSettings.model_fields, *WebappSettings.model_fields)}
     assert {name for name in names if f"| `{name}` |" not in text} == set()
     assert "| `HOUSING_CANARY_PERCENT` | number, above 0, below 100 | `10.0` | pipeline |" in text
     assert "| `HOUSING_DEPLOYMENT` | `local` or `gcp` | `local` | pipeline, service |" in text

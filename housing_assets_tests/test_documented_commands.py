@@ -59,6 +59,10 @@ _TRAINING = RunBy(
 )
 _RELEASES = "housing_assets_tests/test_release_cli.py"
 _ALERTS = "housing_assets_tests/alerts/test_alerts_cli.py"
+_PREDICT = "housing_assets_tests/batch/test_predict_cli.py"
+_DOCTOR = "housing_assets_tests/doctor/test_doctor.py"
+_WORKFLOW = "shipping/test_release_workflow.py::test_a_version_that_does_well_is_promoted"
+_RELEASE_WORKFLOW = "housing_assets_tests/shipping/test_release_workflow.py"
 _PROMETHEUS = "housing_assets_tests/test_prometheus.py"
 _BENCHMARKS = "housing_assets_tests/test_benchmarks.py"
 RUN_BY: Mapping[str, RunBy] = {
@@ -99,6 +103,27 @@ RUN_BY: Mapping[str, RunBy] = {
     ".venv/bin/housing alerts test": RunBy(
         "alerts/test_alerts_cli.py::test_a_test_message_arrives_on_every_channel",
         {_ALERTS: '"alerts", "test"'},
+    ),
+    ".venv/bin/housing predict blocks.csv --output priced.csv": RunBy(
+        "batch/test_predict_cli.py::test_bad_rows_are_told_counted_and_kept", {_PREDICT: '"--output"'}
+    ),
+    "zcat blocks.csv.gz | .venv/bin/housing predict > priced.csv": RunBy(
+        "batch/test_predict_cli.py::test_a_pipe_carries_every_format", {_PREDICT: '"predict"'}
+    ),
+    ".venv/bin/housing predict blocks.parquet --version 3 --strict --output priced.jsonl": RunBy(
+        "batch/test_predict_cli.py::test_strict_writes_everything_or_nothing", {_PREDICT: '"--strict"'}
+    ),
+    ".venv/bin/housing doctor": RunBy(
+        "doctor/test_doctor.py::test_people_read_what_to_do", {_DOCTOR: '["doctor"]'}
+    ),
+    ".venv/bin/housing doctor --json": RunBy(
+        "doctor/test_doctor.py::test_a_good_set_up_has_no_problem", {_DOCTOR: '["doctor", "--json"]'}
+    ),
+    ".venv/bin/housing release deploy": RunBy(
+        _WORKFLOW, {"Makefile": "housing release deploy", _RELEASE_WORKFLOW: 'steps["deploy"].outputs'}
+    ),
+    ".venv/bin/housing release check": RunBy(
+        _WORKFLOW, {"Makefile": "housing release check", _RELEASE_WORKFLOW: 'steps["check"].printed'}
     ),
     ".venv/bin/housing exporter": RunBy(
         "test_prometheus.py::test_the_exporter_says_what_monitoring_found", {_PROMETHEUS: '"exporter"'}

@@ -16,9 +16,9 @@ from housing_assets_tests.stack.conftest import ASSETS, SNAPSHOTS, DisturbedBack
 from housing_assets_tests.stack.released import MODEL, deployed
 from housing_assets_tests.system_programs import require
 
-GROUPS = ("data", "preprocessing", "training", "serving", "monitoring")
+GROUPS = ("data", "preprocessing", "training", "serving", "batch", "monitoring")
 # What the backfill leaves alone: the deployment is the sensor's, and nobody has asked for a price yet.
-OTHERS = ("api_deployment", "prediction_log", "drift_report", "performance_report")
+OTHERS = ("api_deployment", "batch_predictions", "prediction_log", "drift_report", "performance_report")
 # The range of a backfill by hand: two weeks take two runs, which tells as much as more.
 CLICKED = SNAPSHOTS[:2]
 # The plots of `registered_model`, each behind a link of its materialization.
