@@ -46,7 +46,7 @@ GOAL_GROWTH, GOAL_MEGABYTES = 1.1, 6_000
 
 @dataclass(frozen=True)
 class TableSizes:
-    """Rows of the tables that are measured, at least two, and of the largest that goes to the cluster as well."""
+    """Rows of the tables to measure, at least two, and of the largest that goes to the cluster as well."""
 
     rows: Sequence[int]
     largest_on_cluster: int = 2_000_000
