@@ -157,7 +157,8 @@ def _resident_megabytes() -> float:
 
 
 def _cpu_seconds() -> float:
-    return sum(_asked(lambda process: sum(process.cpu_times()[:2])))
+    # Of a process and of its children that have ended.
+    return sum(_asked(lambda process: sum(process.cpu_times()[:4])))
 
 
 def _asked(question: Callable[[psutil.Process], float]) -> Iterator[float]:
