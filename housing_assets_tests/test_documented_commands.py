@@ -98,8 +98,6 @@ RUN_BY: Mapping[str, RunBy] = {
     ".venv/bin/housing release promote 7 --reason as agreed": RunBy(
         _RELEASE, {_RELEASES: '"promote", "1", "--reason"'}
     ),
-    ".venv/bin/housing release deploy": RunBy(_WORKFLOW, {"Makefile": "housing release deploy"}),
-    ".venv/bin/housing release check": RunBy(_WORKFLOW, {"Makefile": "housing release check"}),
     ".venv/bin/housing alerts test": RunBy(
         "alerts/test_alerts_cli.py::test_a_test_message_arrives_on_every_channel",
         {_ALERTS: '"alerts", "test"'},
