@@ -77,7 +77,8 @@ lock: setup ## Re-resolve requirements.lock and the locks of the images (hashed,
 .PHONY: image-locks
 image-locks: setup
 	@rm -f deploy/requirements/*.lock
-	@$(BIN)/uv $(IMAGE_LOCK) pyproject.toml --extra pipeline --extra postgres -o deploy/requirements/assets.lock
+	@$(BIN)/uv $(IMAGE_LOCK) pyproject.toml --extra pipeline --extra postgres --extra k8s --extra scale \
+	  -o deploy/requirements/assets.lock
 	@$(BIN)/uv $(IMAGE_LOCK) pyproject.toml --extra serving -o deploy/requirements/serving.lock
 	@$(BIN)/uv $(IMAGE_LOCK) pyproject.toml --extra webapp -o deploy/requirements/webapp.lock
 	@echo hatchling | $(BIN)/uv $(IMAGE_LOCK) - -o deploy/requirements/build.lock

@@ -46,7 +46,7 @@ GOAL_GROWTH, GOAL_MEGABYTES = 1.1, 6_000
 
 @dataclass(frozen=True)
 class TableSizes:
-    """Rows of the tables that are measured, at least two, and of the largest that goes to the cluster as well."""
+    """Rows of the tables to measure, at least two, and of the largest that goes to the cluster as well."""
 
     rows: Sequence[int]
     largest_on_cluster: int = 2_000_000
@@ -157,7 +157,8 @@ def _resident_megabytes() -> float:
 
 
 def _cpu_seconds() -> float:
-    return sum(_asked(lambda process: sum(process.cpu_times()[:2])))
+    # Of a process and of its children that have ended.
+    return sum(_asked(lambda process: sum(process.cpu_times()[:4])))
 
 
 def _asked(question: Callable[[psutil.Process], float]) -> Iterator[float]:

@@ -14,9 +14,9 @@ from pathlib import Path
 import yaml
 
 from housing_assets.containers_cli import Part
-from housing_assets.instance import create_databases, prepare_instance
+from housing_assets.instance import create_databases, prepare_instance, with_driver
 from housing_assets.services import workspace_file
-from housing_assets.settings import Settings
+from housing_assets.settings import POSTGRES_VARIABLE, Settings
 from housing_assets.supervision import LOOPBACK
 
 PROBE_SECONDS = 5.0
@@ -93,6 +93,8 @@ def problem(part: Part, settings: Settings) -> str | None:
         Part.CODE: [str(tools / "dagster"), "api", "grpc-health-check", "--port", str(settings.port)],
     }
     environment = {**os.environ, "DAGSTER_HOME": str(settings.dagster_home)}
+    if settings.dagster_postgres_url is not None:
+        environment[POSTGRES_VARIABLE] = with_driver(settings.dagster_postgres_url.get_secret_value())
     asked = subprocess.run(checks[part], env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if asked.returncode == 0:
         return None

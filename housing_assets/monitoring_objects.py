@@ -125,10 +125,10 @@ def reference_of(store: ObjectStore, model_name: str, version: str) -> Reference
         bundle = load_bundle(store, model_name, int(version))
     except BundleError as error:
         raise TrainingDataMissing(f"version {version} has no usable bundle: {error}") from error
-    return Reference.of(bundle, _training_rows(store, bundle))
+    return Reference.of(bundle, training_rows(store, bundle))
 
 
-def _training_rows(store: ObjectStore, bundle: Bundle) -> pd.DataFrame:
+def training_rows(store: ObjectStore, bundle: Bundle) -> pd.DataFrame:
     """The rows by their hash: a snapshot may have been made anew, and what it replaced lies below it."""
     manifest = bundle.manifest
     folder = f"data/04-split/{manifest.snapshot}/train"

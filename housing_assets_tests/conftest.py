@@ -24,6 +24,7 @@ START_ATTEMPTS = 3
 # What takes longest comes first, so that no processor is left with it at the end.
 SLOW_FIRST = (
     "stack",
+    "webapp/test_pages.py",
     "test_end_to_end.py",
     "serving/test_contract_fuzz.py",
     "deployment/test_fleet.py",

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import wrk
+from benchmarks import scaling, wrk
 from benchmarks.block_groups import block_groups
 from benchmarks.footprint import growth, resident_while_predicting
 from benchmarks.measuring import Figure, MeasurementRefused, spread
@@ -193,16 +193,27 @@ def test_prices_of_a_table_are_measured_in_process_and_by_the_command() -> None:
 
 
 def test_tables_are_brought_to_the_split_here_and_on_a_cluster(tmp_path: Path) -> None:
-    done = benchmarks("--quick", "--only", "scale", "--image", str(tmp_path / "scale.png"))
-    assert done.returncode == 0, done.stderr
-    rows = cells(done)
-    steps = ["raw", "processed", "featured", "split", "checks", "all"]
-    assert [row[-7] for row in rows] == 2 * steps
-    for row in rows[: len(steps)]:
-        seconds, _, megabytes = map(number, row[-6:-3])
-        on_cluster = map(number, row[-3:])
-        assert seconds > 0 and megabytes > 50 and min(on_cluster) >= 0
+    told: list[str] = []
+    found = scaling.measure(scaling.QUICK, told.append)
+    small, large = scaling.QUICK.rows
+    names = ["raw", "processed", "featured", "split", "checks", "all"]
+    expected = [("local", small), ("cluster", small), ("local", large)]
+    assert [(step.engine, step.rows, step.name) for step in found] == [
+        (engine, rows, name) for engine, rows in expected for name in names
+    ]
+    assert all(step.seconds > 0 and step.cpu_seconds >= 0 and step.megabytes > 50 for step in found)
+    assert len(told) == len(scaling.QUICK.rows) + len(expected)
+    assert scaling.scaling_table(found).row_count == 2 * len(names)
+    scaling.draw(found, tmp_path / "scale.png")
     assert (tmp_path / "scale.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_growth_of_cpu_time_is_told_by_row() -> None:
+    steps = [
+        scaling.Step("local", rows, "all", 1.0, cpu, 1.0)
+        for rows, cpu in ((10, 2.0), (100, 4.0), (1_000, 60.0))
+    ]
+    assert scaling.growth(steps) == pytest.approx(1.5)
 
 
 def test_generated_block_groups_are_as_documented() -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from housing_assets.containers import backend_store_uri, command, problem, workspace
 from housing_assets.containers_cli import Part
+from housing_assets.model_card import git_commit
 from housing_assets.settings import Settings
 from housing_assets_tests.command_line import clean_environment, housing
 from housing_assets_tests.conftest import free_port
@@ -79,6 +80,11 @@ def test_webserver_and_daemon_ask_the_code_server_where_there_is_one(
     assert alone["load_from"][0]["python_module"]["module_name"] == "housing_assets.definitions"
     apart = yaml.safe_load(workspace(settings(tmp_path, monkeypatch, HOUSING_CODE_SERVER="code:4000")))
     assert apart["load_from"] == [{"grpc_server": {"host": "code", "port": 4000, "location_name": "housing"}}]
+
+
+def test_an_image_knows_the_commit_it_was_built_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_COMMIT", "0123abc")
+    assert git_commit() == "0123abc"
 
 
 def test_secrets_are_on_no_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

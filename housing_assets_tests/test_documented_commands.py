@@ -51,6 +51,7 @@ _SMALL = "test_end_to_end.py::test_every_value_lies_at_its_readable_name"
 _UP = "stack/test_services.py::test_everything_answers_and_the_api_is_not_ready_without_a_model"
 _DOWN = "stack/test_services.py::test_down_ends_every_process_even_those_of_a_killed_daemon"
 _RELEASE = "test_release_cli.py::test_a_release_from_beginning_to_end"
+_WORKFLOW = "shipping/test_release_workflow.py::test_a_version_that_does_well_is_promoted"
 _SITE = "test_documentation_site.py::test_the_site_is_built_without_a_network"
 _FORESTS = "test_benchmarks.py::test_the_published_forest_is_compared_on_both_splits_and_in_new_places"
 _TRAINING = RunBy(

@@ -61,9 +61,22 @@ def test_a_warning_alone_is_no_failure_and_what_is_over_is_history(tmp_path: Pat
     assert f"closed {NOW:%Y-%m-%d}" in past
 
 
+def test_watch_opens_what_reports_find_and_tells_once(tmp_path: Path) -> None:
+    publish(
+        LocalStore(tmp_path / "storage"), report(NOW.date() - timedelta(days=1), finding("drift:latitude"))
+    )
+    with scripted_server() as server:
+        server.afterwards = answer(200)
+        for _ in range(2):
+            watched = housing("alerts", "watch", home=tmp_path, HOUSING_ALERT_WEBHOOK_URL=server.url)
+            assert watched.returncode == 1
+            assert "drift:latitude" in watched.stdout
+        assert len(server.requests) == 1
+
+
 def test_a_damaged_book_is_a_clear_error(tmp_path: Path) -> None:
     LocalStore(tmp_path / "storage").write(ALERT_BOOK, b"[]")
-    for command in ([], ["history"]):
+    for command in ([], ["history"], ["watch"]):
         failed = housing("alerts", *command, home=tmp_path)
         assert failed.returncode == 1
         assert "is no alert book" in failed.stderr

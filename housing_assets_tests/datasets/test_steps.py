@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -19,6 +20,7 @@ from housing_assets.ml import cleaning
 from housing_assets.ml.cleaning import ID_COLUMN, content_hash
 from housing_assets.ml.schemas import PROCESSED_SCHEMA, RAW_SCHEMA, validate
 from housing_assets.ml.split import TEST_FRACTION, split
+from housing_assets.monitoring_objects import TrainingDataMissing, training_rows
 from housing_assets.sources import NotANumber, SourceMissing, list_files
 from housing_assets.storage import LocalStore, open_store
 from housing_assets_tests.conftest import free_port
@@ -247,6 +249,23 @@ def test_a_table_may_change_from_one_object_to_parts_and_back_and_what_was_repla
     assert sorted(Path(one).suffix for one in kept) == [".json", ".parquet"]
     [manifest] = [one for one in kept if one.endswith(".json")]
     pd.testing.assert_frame_equal(Dataset.from_json(store.root, store.read(manifest)).frame(), frames[0])
+
+
+def test_monitoring_finds_training_rows_in_parts_by_their_hash(
+    tmp_path: Path, frames: list[pd.DataFrame]
+) -> None:
+    store, name = LocalStore(tmp_path), "data/04-split/2025-01-05/train/train.parquet"
+    for frame in frames[:2]:
+        part = datasets.write_part(store.root, datasets.parts_folder(name), 0, frame)
+        store_value(store, name, steps.stored_table(store.root, [part], SameProcess()))
+    for frame in frames[:2]:
+        manifest = SimpleNamespace(snapshot="2025-01-05", data_hash=content_hash(frame), model_version="1")
+        found = training_rows(store, SimpleNamespace(manifest=manifest))
+        pd.testing.assert_frame_equal(found, frame)
+    with pytest.raises(TrainingDataMissing, match=r"no object in .* holds them"):
+        training_rows(
+            store, SimpleNamespace(manifest=SimpleNamespace(**{**vars(manifest), "data_hash": "0"}))
+        )
 
 
 def test_what_is_no_manifest_is_refused() -> None:

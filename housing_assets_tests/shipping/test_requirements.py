@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 
 from housing_assets_tests.shipping.make import REPOSITORY
 
-IMAGES = {"assets": ("pipeline", "postgres"), "serving": ("serving",), "webapp": ("webapp",)}
+IMAGES = {"assets": ("pipeline", "postgres", "k8s", "scale"), "serving": ("serving",), "webapp": ("webapp",)}
 LOCKS = sorted((REPOSITORY / "deploy" / "requirements").glob("*.lock"))
 PINNED = re.compile(r"^([A-Za-z0-9_.-]+)==([^ ;\\]+)(.*(?:\n +--hash=sha256:[0-9a-f]{64}.*)*)", re.MULTILINE)
 
