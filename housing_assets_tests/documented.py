@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
 # Where the examples expect the service.
 ADDRESS = "http://127.0.0.1:8080"
-# A block with this title needs what no test has; people see the title too.
-NEEDS_ACCOUNT = re.compile(r'title="Needs an? [^"]*(account|container engine)"')
+# A block with such a title needs what no test has (an account, a cluster); people see the title too.
+NEEDS_ACCOUNT = re.compile(r'title="Needs (an?|several) [^"]+"')
 _FENCED = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -26,7 +26,7 @@ PLOTS = ("feature_importance", "residual_map", "predicted_vs_actual")
 LARGEST_PICTURE_BYTES = 400_000
 TIMEOUT_MILLISECONDS = 60_000
 # The graph draws an asset's state only where a box is large enough for it.
-LARGE: ViewportSize = {"width": 2200, "height": 1500}
+LARGE: ViewportSize = {"width": 2300, "height": 1750}
 # Left alone, Chromium asks its vendor for updates; no name but the loopback address resolves here.
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",
