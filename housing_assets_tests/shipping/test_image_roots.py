@@ -94,7 +94,8 @@ def test_parts_of_the_asset_graph_answer(recipes: Recipes, tmp_path: Path, name:
     variables = {"PORT": port, "HOUSING_EXPORTER_PORT": "9109"}
     with running(stage, tmp_path / "data", variables, command) as container:
         check(container, health or stage.health)
-        assert container.stop() < STOPPED_SECONDS
+        grace = services()[name].get("stop_grace_period")
+        assert container.stop() < (float(grace.removesuffix("s")) if grace else STOPPED_SECONDS)
 
 
 def test_daemon_sends_heartbeats(recipes: Recipes, tmp_path: Path) -> None:
