@@ -15,6 +15,7 @@ import yaml
 
 from housing_assets.containers_cli import Part
 from housing_assets.instance import create_databases, prepare_instance, with_driver
+from housing_assets.mlflow_runs import SQLITE, create_database
 from housing_assets.services import workspace_file
 from housing_assets.settings import POSTGRES_VARIABLE, Settings
 from housing_assets.supervision import LOOPBACK
@@ -77,10 +78,9 @@ def workspace(settings: Settings) -> str:
 def backend_store_uri(settings: Settings) -> str:
     """Where MLflow keeps its records."""
     if settings.mlflow_backend_store_uri is not None:
-        return settings.mlflow_backend_store_uri.get_secret_value()
-    database = (settings.home / "mlflow" / "mlflow.db").resolve()
-    database.parent.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{database}"
+        return with_driver(settings.mlflow_backend_store_uri.get_secret_value())
+    create_database(settings.mlflow_database)
+    return f"{SQLITE}{settings.mlflow_database}"
 
 
 def problem(part: Part, settings: Settings) -> str | None:

@@ -55,12 +55,12 @@ def event_storage(settings: Settings) -> dict[str, Any]:
 
 
 def with_driver(url: str) -> str:
-    """The address with the driver that Dagster's statements are written for, where it names none.
+    """The address with the driver that is installed, where it is PostgreSQL's and names none.
 
     SQLAlchemy would take psycopg 3, which refuses Dagster's `NOTIFY` with a parameter.
     """
     scheme, _, rest = url.partition("://")
-    return f"{scheme if '+' in scheme else POSTGRES_DRIVER}://{rest}"
+    return f"{POSTGRES_DRIVER if scheme == 'postgresql' else scheme}://{rest}"
 
 
 def run_launcher(settings: Settings) -> dict[str, Any]:

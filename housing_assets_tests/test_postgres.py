@@ -10,13 +10,17 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
+import psycopg2
 import pytest
 import yaml
 
+from housing_assets.containers import backend_store_uri
 from housing_assets.instance import create_databases, prepare_instance, with_driver
+from housing_assets.mlflow_runs import mlflow_client
 from housing_assets.settings import Settings
 from housing_assets_tests.counted_graph import PARTITIONS
 from housing_assets_tests.postgres_server import PASSWORD, postgres_server
@@ -125,6 +129,20 @@ def test_the_password_is_on_no_disk_and_no_sqlite_file_is_made(home: Path) -> No
     assert [path for path in files if path.suffix == ".db"] == []
     with dg.DagsterInstance.get() as instance:
         assert type(instance.run_storage).__name__ == "PostgresRunStorage"
+
+
+def test_mlflow_keeps_its_records_in_a_database_of_its_own(
+    tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(psycopg2.connect(postgres)) as connection:
+        connection.autocommit = True
+        connection.cursor().execute("CREATE DATABASE mlflow")
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", f"{postgres.rpartition('/')[0]}/mlflow")
+    monkeypatch.chdir(tmp_path)
+    client = mlflow_client(backend_store_uri(Settings.load()))
+    experiment = client.create_experiment("prices")
+    client.set_terminated(client.create_run(experiment).info.run_id)
+    assert [run.info.status for run in client.search_runs([experiment])] == ["FINISHED"]
 
 
 @pytest.mark.timeout(3 * SECONDS)
