@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -58,7 +59,8 @@ def postgres_server() -> Iterator[str]:
             assert server.poll() is None, f"PostgreSQL ended with status {server.returncode}"
             yield f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{port}/{DATABASE}"
         finally:
-            server.terminate()
+            # SIGTERM would wait for every client, and this process keeps connections for later.
+            server.send_signal(signal.SIGINT)
             server.wait()
     finally:
         shutil.rmtree(folder)
