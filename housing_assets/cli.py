@@ -82,12 +82,7 @@ ProductVersionOption = Annotated[
 
 
 @app.callback()
-def housing(
-    version: Annotated[
-        bool,
-        typer.Option("--version", help="Print the version, and exit.", callback=tell_version, is_eager=True),
-    ] = False,
-) -> None:
+def housing(version: ProductVersionOption = False) -> None:
     """A house-price model as a Dagster asset graph, from raw census rows to a served price."""
 
 
