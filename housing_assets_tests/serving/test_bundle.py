@@ -25,6 +25,7 @@ from housing_assets_tests.serving.bundles import (
     write_files,
 )
 from housing_serving.bundle import (
+    FORMAT_VERSION,
     Bundle,
     BundleCorrupt,
     BundleError,
@@ -230,9 +231,10 @@ def test_a_truncated_file_is_noticed(tmp_path: Path) -> None:
 
 
 def test_future_format_is_refused_before_anything_else_is_read() -> None:
-    files = {"bundle.json": b'{"format_version": 4, "weights": "elsewhere"}'}
+    files = {"bundle.json": b'{"format_version": %d, "weights": "elsewhere"}' % (FORMAT_VERSION + 1)}
 
-    with pytest.raises(BundleFormatUnsupported, match=r"format version 4, this reader knows 3: upgrade"):
+    known = rf"format version {FORMAT_VERSION + 1}, this reader knows {FORMAT_VERSION}: upgrade"
+    with pytest.raises(BundleFormatUnsupported, match=known):
         opened(files)
 
 
@@ -245,7 +247,7 @@ def test_future_format_is_refused_before_anything_else_is_read() -> None:
         (b"[]", "states no format_version"),
         (b"{}", "states no format_version"),
         (b'{"format_version": "1"}', "states no format_version"),
-        (b'{"format_version": 3}', "does not match the sha256 it states of itself"),
+        (b'{"format_version": %d}' % FORMAT_VERSION, "does not match the sha256 it states of itself"),
     ],
 )
 def test_a_broken_manifest_is_named(data: bytes, message: str) -> None:

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from housing_assets_tests.serving.bundles import write_files
 from housing_assets_tests.serving.test_process import log_lines, service, wait_for
+from housing_assets_tests.serving.test_records import decision, neighbourly_bundle
+from housing_serving.records import PROMOTION_FILE
 
 # 20,000 take some minutes of two processors.
 CASES = int(os.environ.get("HOUSING_FUZZ_CASES", "2000"))
@@ -54,8 +57,12 @@ def stop(process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.timeout(RUN_SECONDS + 100)
-def test_every_answer_to_generated_requests_is_as_documented(bundle_folder: Path, tmp_path: Path) -> None:
-    with service(tmp_path, LOCAL_MODEL_PATH=str(bundle_folder)) as (url, process):
+def test_every_answer_to_generated_requests_is_as_documented(tmp_path: Path) -> None:
+    # All that can be told of a model is on record, so that every route has something to answer.
+    version = tmp_path / "home" / "storage" / "models" / "housing_price_model" / "3"
+    write_files(version, neighbourly_bundle())
+    (version / PROMOTION_FILE).write_text(decision().to_json())
+    with service(tmp_path, HOUSING_HOME=str(tmp_path / "home")) as (url, process):
         wait_for(f"{url}/health/ready", 200, process)
         runs = {
             tmp_path / f"run-{seed}": start_run(

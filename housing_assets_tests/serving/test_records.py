@@ -11,7 +11,14 @@ from fastapi.testclient import TestClient
 
 from housing_assets.ml.promotion import Check, Decision, PromotionRules, Segment
 from housing_assets.monitoring.findings import Finding, Report, report_name
-from housing_assets_tests.serving.bundles import PREPROCESSING, bundle_files, npz, stump_model, write_files
+from housing_assets_tests.serving.bundles import (
+    PREPROCESSING,
+    bundle_files,
+    explanation_arrays,
+    npz,
+    stump_model,
+    write_files,
+)
 from housing_serving.app import create_app
 from housing_serving.features import LIMITS
 from housing_serving.neighbours import TRAITS, Neighbourhood
@@ -33,12 +40,16 @@ KNOWN = Neighbourhood(
 
 
 def neighbourly_bundle(version: int = 3) -> dict[str, bytes]:
-    """A bundle that knows those block groups."""
+    """A bundle that knows those block groups, fills bedrooms in by a model, and explains."""
     preprocessing = PREPROCESSING.model_copy(update={"neighbours": True})
-    model = stump_model(preprocessing.spec(KNOWN).size, [(7, 4.0, 100_000.0, 300_000.0)])
+    width, stumps = preprocessing.spec(KNOWN).size, [(7, 4.0, 100_000.0, 300_000.0)]
     arrays = {name: getattr(KNOWN, name) for name in ("latitude", "longitude", "price", "traits")}
-    files = {"model.onnx": model, "block_groups.npz": npz(arrays)}
-    return bundle_files(version=version, preprocessing=preprocessing, files_instead=files)
+    files = {
+        "model.onnx": stump_model(width, stumps),
+        "block_groups.npz": npz(arrays),
+        "explanation.npz": npz(explanation_arrays(width, stumps)),
+    }
+    return bundle_files(kind="compiled", version=version, preprocessing=preprocessing, files_instead=files)
 
 
 @pytest.fixture
