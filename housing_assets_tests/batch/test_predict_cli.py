@@ -54,15 +54,20 @@ def predict(home: Path, *arguments: str, given: bytes = b"", **values: str) -> D
 
 
 def process(home: Path, *arguments: str) -> "subprocess.Popen[bytes]":
-    """The same as a process of its own, whose input is still open."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "housing_assets", "predict", *arguments],
-        cwd=REPOSITORY,
-        env=clean_environment(home),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    """The same as a process of its own, whose input is still open, and which Ctrl-C reaches."""
+    # What runs in the background, as continuous integration may, ignores it, and its children with it.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "housing_assets", "predict", *arguments],
+            cwd=REPOSITORY,
+            env=clean_environment(home),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    finally:
+        signal.signal(signal.SIGINT, inherited)
 
 
 @pytest.fixture
