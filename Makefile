@@ -141,7 +141,7 @@ lint-workflows: setup
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/actionlint
-	@$(BIN)/zizmor --offline --quiet .github
+	@$(BIN)/zizmor --offline --quiet --persona=auditor .github
 lint-scripts: setup
 	@$(BIN)/shellcheck deploy/compose/make-secrets .ci/run .ci/install-programs
 

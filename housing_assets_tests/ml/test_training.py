@@ -185,17 +185,19 @@ def test_evaluation_of_a_constant_model_by_hand() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_importances_name_every_feature_and_sum_to_one(family: str) -> None:
     table = feature_importances(fit_small(family)[0])
-    assert len(table) == 61
+    assert len(table) == 63
     assert table["importance"].sum() == pytest.approx(1.0)
     assert table["importance"].is_monotonic_decreasing
     if family not in ("Ridge", "Lasso"):
-        assert table.loc[0, "feature"] in ("median_income", "nearby_price_5", "nearby_price_15")
+        assert table.loc[0, "feature"] in (
+            *("median_income", "nearby_price_5", "nearby_price_15", "nearby_price_of_alike"),
+        )
 
 
 def test_a_model_that_uses_no_feature_has_no_importances_to_share() -> None:
     train = block_groups(100)
     table = feature_importances(fit_model(preprocessing_of(train), train, "Lasso", {"alpha": 1e9}, 1))
-    assert table["importance"].tolist() == [0.0] * 61
+    assert table["importance"].tolist() == [0.0] * 63
 
 
 def test_a_model_without_importances_is_refused() -> None:
