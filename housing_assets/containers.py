@@ -6,6 +6,7 @@ and PORT, and writes nowhere but under HOUSING_HOME and the folder for temporary
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -39,6 +40,8 @@ def run(part: Part, settings: Settings) -> None:
     if part in (Part.WEBSERVER, Part.DAEMON):
         workspace_file(settings).write_text(workspace(settings), encoding="utf-8")
     program = command(part, settings)
+    # A shell's background job ignores Ctrl-C, and Dagster's programs then ignore SIGTERM as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Of the programs, Dagster's web server would take it as its own.
     os.environ.pop("WEB_CONCURRENCY", None)
     os.execv(program[0], program)  # noqa: S606
