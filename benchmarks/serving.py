@@ -206,6 +206,8 @@ def _latency(ours: Started, rate: float, seconds: float, repeats: int, progress:
 
 def _in_process(files: Mapping[str, bytes], rows: pd.DataFrame, repeats: int) -> list[float]:
     bundle = Bundle.from_files(files, origin="the benchmark's bundle")
+    # As the service does before it is ready.
+    bundle.remember_training_places()
     columns = columns_of(rows)
     single = [
         {name: values[number : number + 1] for name, values in columns.items()}
