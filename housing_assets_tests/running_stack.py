@@ -177,3 +177,10 @@ class Stack:
                 if entry["label"] == "pid":
                     return int(entry["text"])
         return 0
+
+    def messages(self, run_id: str) -> list[str]:
+        """What a run's events say, the oldest first."""
+        query = """query ($id: ID!) {logsForRun(runId: $id) {... on EventConnection {events {
+          ... on MessageEvent {timestamp message}}}}}"""
+        events = self.graphql(query, id=run_id)["logsForRun"]["events"]
+        return [f"{int(event['timestamp']) / 1000:.1f} {event['message'][:400]}" for event in events if event]

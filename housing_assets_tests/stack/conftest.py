@@ -4,7 +4,7 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 
 from housing_assets.sources import packaged_source, parse
 from housing_assets_tests.running_stack import Stack, wait_for
-from housing_assets_tests.stack.released import launch, registered_by
+from housing_assets_tests.stack.released import launch, registered_by, story
 
 WEEKS = int(os.environ.get("HOUSING_STACK_WEEKS", "3"))
 SNAPSHOTS = tuple(str(date(2025, 1, 5) + timedelta(weeks=week)) for week in range(WEEKS))
@@ -55,6 +55,16 @@ class DisturbedBackfill:
 def updates_images() -> bool:
     """Whether this session renews the pictures of the documentation."""
     return os.environ.get("HOUSING_UPDATE_IMAGES") == "1"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Beside a failure, what the stack says of its runs and its release: waiting in vain tells little."""
+    report = yield
+    stack = getattr(item, "funcargs", {}).get("stack")
+    if report.failed and isinstance(stack, Stack):
+        report.sections.append(("the stack then", story(stack)))
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -125,3 +125,15 @@ def aliased(stack: Stack, alias: str) -> int:
 def all_versions(stack: Stack) -> list[Any]:
     """Every registered version."""
     return list(stack.mlflow_client().search_model_versions(f"name='{MODEL}'"))
+
+
+def story(stack: Stack) -> str:
+    """The latest runs with what their steps said last, and the release's history."""
+    lines = []
+    for run_id, run in list(stack.runs().items())[-6:]:
+        version = run["tags"].get("housing/model_version", "-")
+        lines.append(f"run {run_id} of version {version}, after {run['parentRunId']}: {run['status']}")
+        lines.extend(f"    {message}" for message in stack.messages(run_id)[-12:])
+    record = stack.home / "storage" / "releases" / "housing-price-api.json"
+    lines.append(record.read_text() if record.exists() else "nothing is released")
+    return "\n".join(lines)

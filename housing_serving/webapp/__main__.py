@@ -4,8 +4,8 @@ Everything is set by the environment (and `.env`): see `.env.example`.
 """
 
 import argparse
-import os
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,6 +37,9 @@ OPTIONS = {
     "theme.dark.linkColor": "#63c7d6",
 }
 
+# Importing what the pages need takes seconds, which would otherwise be the first visitor's.
+IMPORTED_FIRST = tuple(f"housing_serving.webapp.{page}_page" for page in ("price", "batch", "model"))
+
 
 def main() -> None:
     """Serve until stopped."""
@@ -54,8 +57,10 @@ def main() -> None:
     options = OPTIONS | {"server.address": settings.host, "server.port": str(settings.webapp_port)}
     flags = [part for name, value in options.items() for part in (f"--{name}", value)]
     script = Path(__file__).with_name("app.py")
-    command = [sys.executable, "-m", "streamlit", "run", str(script), *flags]
-    os.execv(sys.executable, command)  # noqa: S606
+    for module in IMPORTED_FIRST:
+        import_module(module)
+    streamlit_cli = import_module("streamlit.web.cli")
+    streamlit_cli.main(["run", str(script), *flags], prog_name="streamlit")
 
 
 if __name__ == "__main__":
