@@ -30,6 +30,7 @@ from benchmarks import (
     wrk,
 )
 from benchmarks.measuring import Figure, MeasurementRefused, Progress
+from benchmarks.models import ServedModel
 from benchmarks.rows import training_rows
 from benchmarks.sides import MLSERVER_PYTHON
 from benchmarks.tables import comparison_table, figures_table, readings_table
@@ -124,6 +125,12 @@ def main(
         int, typer.Option(min=1, help="Predictions of the day that is monitored.")
     ] = monitoring.FULL.predictions,
     only: Annotated[list[Benchmark] | None, typer.Option(help="Measure this; may be given again.")] = None,
+    served: Annotated[
+        ServedModel,
+        typer.Option(
+            help="Model that the services hold: one like those that are chosen, or the published forest."
+        ),
+    ] = ServedModel.CHOSEN,
     largest_table: Annotated[
         int,
         typer.Option(min=scaling.SIZES[0], help="Rows of the largest table that is brought to the split."),
@@ -149,6 +156,7 @@ def main(
     if chosen & WITH_LOAD and not wrk.installed():
         sys.exit("wrk is not installed: install it (Debian: apt-get install wrk), or use --only for the rest")
     scale, repeats = (QUICK, QUICK_REPEATS) if quick else (FULL, repeats)
+    scale = replace(scale, serving=replace(scale.serving, served=served))
     if not quick:
         scale = replace(scale, monitoring=monitoring.MonitoringScale(predictions, None))
     progress = Console(stderr=True, highlight=False)
@@ -213,7 +221,10 @@ def _serving(scale: Scale, repeats: int, progress: Console) -> list[Table]:
             found = serving.measure(training_rows(), repeats, tell, scale.serving)
     except MeasurementRefused as error:
         sys.exit(f"The service was not measured: {error}")
-    note = "One worker each, on one model; the empty handler validates alike and has no model."
+    note = (
+        f"One worker each, on one model ({scale.serving.served.setting[0]}); "
+        "the empty handler validates alike and has no model."
+    )
     if not os.environ.get(MLSERVER_PYTHON):
         note += "\nMLServer is not installed here: see --help."
     seconds = time.perf_counter() - started

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 import pandas as pd
@@ -15,7 +16,7 @@ from housing_assets.ml.published import FOREST as PUBLISHED_FOREST
 from housing_assets.ml.training import fit_model, predict
 from housing_serving.features import TARGET
 
-__all__ = ["PUBLISHED_FOREST", "SERVED", "exported", "fitted"]
+__all__ = ["PUBLISHED_FOREST", "SERVED", "ServedModel", "exported", "fitted"]
 
 # A setting of the kind that wins the selection.
 SERVED = (
@@ -30,6 +31,18 @@ SERVED = (
         "reg_lambda": 5.0,
     },
 )
+
+
+class ServedModel(StrEnum):
+    """What the measured services hold."""
+
+    CHOSEN = "chosen"
+    PUBLISHED = "published"
+
+    @property
+    def setting(self) -> tuple[str, Mapping[str, Any]]:
+        """Family and hyperparameters."""
+        return SERVED if self is ServedModel.CHOSEN else ("RandomForest", PUBLISHED_FOREST)
 
 
 def fitted(rows: pd.DataFrame, family: str, hyperparameters: Mapping[str, Any]) -> Pipeline:
