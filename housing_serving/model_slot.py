@@ -137,7 +137,9 @@ class ModelSlot:
             asked.answered.set()
             if all(each.answered.is_set() for each in self._asked):
                 self.looked.set()
-            if position == self._serving:
+            if position == self._serving and self.model is not None:
+                # Only quicker from now on: nobody needs to wait for it.
+                await asyncio.to_thread(self.model.bundle.remember_training_places)
                 await asyncio.to_thread(return_free_memory)
             elif position < self._serving:
                 await asyncio.sleep(self.retry_seconds)

@@ -20,6 +20,7 @@ from housing_serving.model_slot import GIVE_UP_SECONDS, UNFORESEEN, CanaryModel,
 from housing_serving.releases import ReleaseRecord
 from housing_serving.settings import ServingSettings
 from housing_serving.sources import (
+    FetchedModel,
     LoadedModel,
     ModelUnavailable,
     StorageRoot,
@@ -149,7 +150,10 @@ class ReleaseFollower:
             return None
         source = version_source(root, self._model_name, version, self._seconds)
         try:
-            model = await self._in_time(lambda: source.fetch().open(), source.too_slow)
+            fetched = await self._in_time(source.fetch, source.too_slow)
+            # Compiling takes a moment, on a busy machine a long one, but never hangs: it has no time limit.
+            _, opened = in_daemon_thread(politely(lambda: _opened(fetched)))
+            model = await opened
         except ModelUnavailable as error:
             self._failed[version] = now + self._retry_seconds, str(error)
             return None
@@ -180,6 +184,13 @@ class ReleaseFollower:
 def _read(root: StorageRoot, seconds: float) -> ReleaseRecord | None:
     with Deadline(seconds) as deadline:
         return read_release(root.reader(deadline))
+
+
+def _opened(fetched: FetchedModel) -> LoadedModel:
+    """The model, as quick as it can be from its first answer on: another one serves meanwhile."""
+    model = fetched.open()
+    model.bundle.remember_training_places()
+    return model
 
 
 def _identity(model: LoadedModel) -> tuple[str, int]:

@@ -294,14 +294,13 @@ def _check_identity(manifest: BundleManifest, location: ModelLocation, origin: s
 
 
 def _warm_up(bundle: Bundle, origin: str) -> None:
-    """Let the runtime allocate what it needs, and look places up, before the first request comes."""
+    """Let the runtime allocate what it needs before the first request comes."""
     manifest = bundle.manifest
     columns = {feature.name: np.array([feature.maximum] * 2) for feature in manifest.features}
     columns[NULLABLE_FEATURE][1] = np.nan
     columns[CATEGORICAL_FEATURE] = np.array(manifest.preprocessing.categories[:1] * 2, dtype=object)
     try:
         prices = bundle.predict(columns).price
-        bundle.remember_training_places()
     except Exception as error:  # onnxruntime raises several types that share no other base
         raise ModelUnavailable(f"{origin} cannot predict: export the model again") from error
     if not np.isfinite(prices).all():
