@@ -99,6 +99,12 @@ class FeatureResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         le=1,
         description="Share of the training rows that are shown once more as if far from all others.",
     )
+    reach: float = Field(
+        default=DEFAULT_FEATURES.reach,
+        gt=0,
+        description="Degrees of latitude from which on a place counts as far from the training rows: "
+        "it is then priced without neighbours. Needs a `remote_share`.",
+    )
 
     def settings(self, n_clusters: int | None = None) -> FeatureSettings:
         """The settings, with a number of centres for where none was chosen."""
@@ -111,4 +117,5 @@ class FeatureResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             city_distances=self.city_distances,
             neighbours=self.neighbours,
             remote_share=self.remote_share,
+            reach=self.reach,
         )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from housing_serving.neighbours import (
     ALIKE_FEATURES,
     LONGITUDE_SCALE,
+    NEAREST,
     TRAITS,
     Nearest,
     Neighbourhood,
@@ -149,6 +150,9 @@ class FeatureSpec:
         rotations: Number of rotated coordinates.
         cities: Name, latitude and longitude of the places to which distances are features.
         neighbourhood: The block groups whose prices are features; None for none.
+        reach: Degrees of latitude within which a few of these must be for a place to be a known one. Of any
+            other place, everything that neighbours, rotated coordinates and cities tell is 0. None: without
+            end.
     """
 
     categories: tuple[str, ...]
@@ -158,6 +162,7 @@ class FeatureSpec:
     rotations: int = 0
     cities: tuple[tuple[str, float, float], ...] = ()
     neighbourhood: Neighbourhood | None = None
+    reach: float | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """What is stored: never what follows from it."""
@@ -231,7 +236,7 @@ def describe_places(
 
     Returns:
         The features, `spec.place_size` columns; with a neighbourhood also the positions of those that rows
-        are compared with, and their closeness.
+        are compared with, and their closeness, which is 0 where the place is beyond reach of them.
     """
     blocks = [
         rbf_similarity(latitude, longitude, spec.centers, spec.gamma),
@@ -244,7 +249,12 @@ def describe_places(
         positions = found[:, near].astype(np.float64)
         blocks += [around.describe(found, distance), positions, closeness(distance[:, near])]
     # Rounds as `round_to_float32` does.
-    return np.hstack(blocks).astype(np.float32)
+    told = np.hstack(blocks).astype(np.float32)
+    if around is not None and spec.reach is not None:
+        unknown = distance[:, : NEAREST[0]][:, -1] > spec.reach
+        told[unknown, len(spec.cluster_centers) : spec.place_size] = 0.0
+        told[unknown, -around.compared :] = 0.0
+    return told
 
 
 def feature_matrix(columns: Columns, spec: FeatureSpec, nearest: Nearest | None = None) -> FloatArray:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from housing_serving.features import NUMERIC_FEATURES, FeatureSpec
 from housing_serving.neighbours import Neighbourhood
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 MANIFEST_FILE = "bundle.json"
 MODEL_FILE = "model.onnx"
 # The block groups whose prices are features, and the model of how far off a price may be; both optional.
@@ -78,6 +78,8 @@ class Preprocessing(_Part):
     """Rows of (name, latitude, longitude)."""
     neighbours: bool = False
     """Whether the prices of block groups nearby are features; they are in a file of their own."""
+    reach: Annotated[float, Field(gt=0)] | None = None
+    """Degrees of latitude within which a few of these must be for a place to be a known one; none: without end."""
 
     def spec(self, neighbourhood: Neighbourhood | None = None) -> FeatureSpec:
         """The same values as the feature code takes them."""
@@ -89,6 +91,7 @@ class Preprocessing(_Part):
             self.rotations,
             self.cities,
             neighbourhood,
+            self.reach,
         )
 
 
@@ -143,7 +146,7 @@ class IntervalSpec(_Part):
 class BundleManifest(_Part):
     """Everything a bundle states about its model and its own files."""
 
-    format_version: Literal[3] = FORMAT_VERSION
+    format_version: Literal[4] = FORMAT_VERSION
     model_name: str
     model_version: Annotated[int, Field(ge=1)]
     algorithm: str

@@ -276,7 +276,7 @@ class Neighbourhood:
 
         Args:
             found: Positions of the row's neighbours, shape (n, compared).
-            close: Their closeness, shape (n, compared).
+            close: Their closeness, shape (n, compared); 0 for those who do not count.
             traits: Of the row, on the scale of `comparable`, shape (n, len(TRAITS)).
         """
         answer = np.empty((len(found), len(ALIKE_FEATURES)))
@@ -288,9 +288,10 @@ class Neighbourhood:
             weight = np.exp(-0.5 * differ.sum(axis=2))
             weight += LEAST_ALIKE
             weight *= close[rows]
-            total = weight.sum(axis=1)
+            answer[rows, 1] = total = weight.sum(axis=1)
+            # Of nobody at all, the mean is 0 as well.
+            total[total == 0.0] = 1.0
             answer[rows, 0] = (weight * self.price[found[rows]]).sum(axis=1) / total
-            answer[rows, 1] = total
         return answer
 
     @property

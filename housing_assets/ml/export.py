@@ -159,6 +159,7 @@ def _preprocessing(spec: FeatureSpec) -> Preprocessing:
         rotations=spec.rotations,
         cities=spec.cities,
         neighbours=spec.neighbourhood is not None,
+        reach=spec.reach,
     )
 
 

@@ -22,7 +22,6 @@ from threadpoolctl import threadpool_limits
 from housing_assets.ml.cleaning import add_row_features
 from housing_assets.ml.columns import columns_of
 from housing_assets.ml.imputation import BedroomImputer
-from housing_assets.ml.splitters import spatial_blocks
 from housing_serving.features import (
     CATEGORIES,
     RAW_FEATURES,
@@ -32,7 +31,7 @@ from housing_serving.features import (
     feature_matrix,
     row_features,
 )
-from housing_serving.neighbours import TRAITS, Nearest, Neighbourhood
+from housing_serving.neighbours import TRAITS, Neighbourhood
 
 DEFAULT_CLUSTERS = 50
 DEFAULT_GAMMA = 2.0
@@ -48,8 +47,8 @@ CITIES = (
     ("san_francisco", 37.77, -122.42),
     ("sacramento", 38.58, -121.49),
 )
-REMOTE_GROUPS = 5
-REMOTE_DEGREES = 1.0
+# Degrees of latitude: farther than from anybody, for a copy of a row of whose surroundings nothing is known.
+NOWHERE = 1_000.0
 SCAN_KS = (2, 5, 8, 10, 12, 15, 20, 30, 40, 50)
 SCAN_SAMPLE = 2_000
 SCAN_FOLDS = 2
@@ -93,6 +92,7 @@ class FeatureSettings:
         city_distances: distances to `CITIES`.
         neighbours: prices and traits of the nearest training rows.
         remote_share: training rows, as a share, that are shown a second time as if far from all others.
+        reach: degrees of latitude from which on a place counts as far from the training rows.
     """
 
     ratios: bool = True
@@ -102,6 +102,7 @@ class FeatureSettings:
     city_distances: bool = True
     neighbours: bool = True
     remote_share: float = 0.3
+    reach: float = 0.12
 
 
 class FeatureEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
@@ -120,6 +121,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
         city_distances: bool = True,
         neighbours: bool = True,
         remote_share: float = 0.3,
+        reach: float = 0.12,
         random_state: int = 42,
     ) -> None:
         self.ratios = ratios
@@ -129,6 +131,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
         self.city_distances = city_distances
         self.neighbours = neighbours
         self.remote_share = remote_share
+        self.reach = reach
         self.random_state = random_state
 
     @property
@@ -155,6 +158,8 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
             rotations=self.rotations,
             cities=CITIES if self.city_distances else (),
             neighbourhood=_neighbourhood(X, y) if self.neighbours and y is not None else None,
+            # A model that was shown no unknown place cannot price one.
+            reach=float(self.reach) if self.neighbours and self.remote_share > 0 else None,
         )
         return self
 
@@ -172,10 +177,9 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
     def training_rows(self, X: pd.DataFrame) -> tuple[FloatArray, NDArray[np.int64]]:
         """What a model learns from, and the positions in X that its rows come from.
 
-        Every row without itself among its neighbours, then `remote_share` of the rows once more, as rows
-        of a region of which nothing is known: neighbours only from other blocks of half a degree, and
-        coordinates that are a degree off. A model that never saw such rows relies on neighbours that are
-        not there, and on places where it has never been.
+        Every row without itself among its neighbours, then `remote_share` of the rows once more, as rows of
+        places of whose surroundings nothing is known. A model that never saw such rows relies on neighbours
+        that are not there, and on places where it has never been.
 
         Args:
             X: The very rows that the encoder was fitted on.
@@ -192,18 +196,15 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
             columns["longitude"], around.longitude
         ):
             raise ValueError("a model learns from the rows that its neighbours' prices come from, only")
-        random = np.random.default_rng(self.random_state)
-        remote = np.sort(random.permutation(len(X))[: round(self.remote_share * len(X))])
         nearest = around.nearest_of_members()
         matrix = feature_matrix(columns, self.spec_, nearest)
+        shuffled = np.random.default_rng(self.random_state).permutation(len(X))
+        remote = np.sort(shuffled[: round(self.remote_share * len(X))])
         if len(remote) == 0:
             return matrix, everyone
-        moved = {name: values[remote] for name, values in columns.items()}
-        for name in ("latitude", "longitude"):
-            moved[name] = moved[name] + random.normal(0.0, REMOTE_DEGREES, len(remote))
-        far = feature_matrix(
-            moved, self.spec_, _nearest_from_afar(around, nearest, remote, self.random_state)
-        )
+        some = {name: values[remote] for name, values in columns.items()}
+        found = nearest[0][remote]
+        far = feature_matrix(some, self.spec_, (found, np.full(found.shape, NOWHERE)))
         return np.vstack([matrix, far]), np.concatenate([everyone, remote])
 
     def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:  # noqa: ARG002
@@ -221,24 +222,6 @@ def _neighbourhood(X: pd.DataFrame, y: "pd.Series[float]") -> Neighbourhood:
         prices,
         np.array([known[trait] for trait in TRAITS], dtype=np.float64),
     )
-
-
-def _nearest_from_afar(
-    around: Neighbourhood, nearest: Nearest, rows: NDArray[np.int64], seed: int
-) -> Nearest:
-    """The block groups of other blocks that are nearest to some rows; all, where there are few of others."""
-    blocks = spatial_blocks(pd.DataFrame({"latitude": around.latitude, "longitude": around.longitude}))
-    group = (np.random.default_rng(seed).permutation(blocks.max() + 1) % REMOTE_GROUPS)[blocks]
-    found, distance = nearest[0][rows], nearest[1][rows]
-    for number in range(REMOTE_GROUPS):
-        inside, others = group[rows] == number, np.flatnonzero(group != number)
-        if inside.any() and len(others) > around.k:
-            asked = rows[inside]
-            among, distance[inside] = around.only(others).nearest(
-                around.latitude[asked], around.longitude[asked]
-            )
-            found[inside] = others[among]
-    return found, distance
 
 
 def fit_preprocessing(

@@ -82,16 +82,37 @@ def test_no_row_learns_from_its_own_price() -> None:
     assert (one != two).any(axis=1).sum() > 1
 
 
+def surroundings(preprocessing: Pipeline) -> list[bool]:
+    """Which columns tell of a place what is told of known ones alone."""
+    names = preprocessing["encoder"].spec_.names
+    return [name.startswith(("nearby_", "rotated_", "distance_")) for name in names]
+
+
 def test_some_rows_are_learned_a_second_time_as_if_far_from_all_others() -> None:
     train = block_groups(2_000)
     preprocessing = fit_preprocessing(BedroomImputer("median").fit(train), train)
     matrix, prices = training_matrix(preprocessing, train)
-    again = matrix[len(train) :]
+    again, around = matrix[len(train) :], surroundings(preprocessing)
     assert len(matrix) == len(prices) == 2_600
-    rows = train.loc[:, "median_income"].to_numpy(dtype=np.float32)
-    assert np.isin(again[:, 7], rows).all()
-    distance = list(preprocessing["encoder"].spec_.names).index("nearby_distance_5")
-    assert np.median(again[:, distance]) > 2 * np.median(matrix[: len(train), distance])
+    assert (again[:, around] == 0).all()
+    others = np.logical_not(around)
+    once = {(row[others].tobytes(), price) for row, price in zip(matrix, prices[: len(train)], strict=False)}
+    assert {(row[others].tobytes(), price) for row, price in zip(again, prices[2_000:], strict=True)} <= once
+
+
+def test_a_place_far_from_all_others_is_seen_as_those_rows_are() -> None:
+    train = block_groups(2_000)
+    imputer = BedroomImputer("median").fit(train)
+    preprocessing = fit_preprocessing(imputer, train)
+    # In the desert: nobody lives within thirty kilometres.
+    rows = train.head(3).assign(longitude=[-122.43, -114.9, -118.25], latitude=[37.76, 34.6, 34.06])
+    matrix, around = preprocessing.transform(rows), surroundings(preprocessing)
+    assert (matrix[1, around] == 0).all()
+    assert (matrix[[0, 2]][:, around] != 0).mean() > 0.999
+    # A model that was shown no such row could not price one.
+    settings = FeatureSettings(remote_share=0.0)
+    known = fit_preprocessing(imputer, train, settings).transform(rows)
+    assert (known[:, around] != 0).mean() > 0.999
 
 
 def test_only_the_rows_that_were_fitted_can_be_learned_from() -> None:
@@ -114,6 +135,8 @@ def test_each_row_gives_the_same_bits_alone_as_in_the_batch_with_and_without_bed
     pipeline = fitted(frame)
     for rows in (frame.head(60), frame.head(60).assign(total_bedrooms=np.nan)):
         batch = pipeline.transform(rows)
+        far = batch[:, -1] == 0
+        assert 0 < far.sum() < len(rows)
         for number in range(len(rows)):
             assert pipeline.transform(rows.iloc[[number]]).tobytes() == batch[number].tobytes()
 
