@@ -79,7 +79,7 @@ class Preprocessing(_Part):
     neighbours: bool = False
     """Whether the prices of block groups nearby are features; they are in a file of their own."""
     reach: Annotated[float, Field(gt=0)] | None = None
-    """Degrees of latitude within which a few of these must be for a place to be a known one; none: without end."""
+    """Degrees of latitude within which a few of these must be for a place to be known; none: without end."""
 
     def spec(self, neighbourhood: Neighbourhood | None = None) -> FeatureSpec:
         """The same values as the feature code takes them."""
