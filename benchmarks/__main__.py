@@ -150,7 +150,8 @@ def main(
     Takes about fifteen minutes on two quiet cores. A ratio above 1 means that ours is better.
 
     The load on the service needs wrk. MLServer is one of its peers where MLSERVER_PYTHON names an interpreter
-    that has mlserver, mlserver-sklearn and the locked versions of pandas, scikit-learn and onnxruntime.
+    that has mlserver, mlserver-sklearn and the locked versions of pandas, pyarrow, pandera, scikit-learn,
+    lightgbm and onnxruntime.
     """
     chosen = set(only or Benchmark)
     if chosen & WITH_LOAD and not wrk.installed():

@@ -26,8 +26,8 @@ OURS = "ours"
 EMPTY = "empty handler"
 REFERENCE = "published design"
 MLSERVER = "MLServer"
-# Names an interpreter that has mlserver and mlserver-sklearn, and onnxruntime, pandas and scikit-learn of the
-# locked versions: MLServer's requirements do not fit into this environment.
+# Names an interpreter that has mlserver, mlserver-sklearn and, of the locked versions, what a pipeline needs:
+# MLServer's requirements do not fit into this environment.
 MLSERVER_PYTHON = "MLSERVER_PYTHON"
 REPOSITORY = Path(__file__).parent.parent
 # Dollars.
@@ -198,7 +198,11 @@ def insist_on_right_answers(
     Raises:
         MeasurementRefused: the answer is no success, has another number of prices, or another price.
     """
-    status, content = post(server, side.path, side.body(asked))
+    try:
+        status, content = post(server, side.path, side.body(asked))
+    except OSError as error:
+        server.insist_on_running()
+        raise MeasurementRefused(f"{side.name} does not answer: {error}") from error
     if status != http.HTTPStatus.OK:
         raise MeasurementRefused(f"{side.name}: status {status} for {len(asked)} rows: {content[:200]!r}")
     try:
