@@ -213,8 +213,9 @@ def summarize(
     )
     console.print(
         f"\n{len(outcome.metadata)} assets in {seconds:.0f} s. Where to look next:\n"
-        f"  make up      Dagster UI http://{LOOPBACK}:{settings.dagster_port}, MLflow "
-        f"http://{LOOPBACK}:{settings.mlflow_port}, API http://{LOOPBACK}:{settings.port}/docs\n"
+        f"  make up      web app http://{LOOPBACK}:{settings.webapp_port}, "
+        f"Dagster UI http://{LOOPBACK}:{settings.dagster_port}, "
+        f"MLflow http://{LOOPBACK}:{settings.mlflow_port}, API http://{LOOPBACK}:{settings.port}/docs\n"
         f"  files        {settings.storage_root}\n"
         "  make serve   the prediction service alone",
         soft_wrap=True,
