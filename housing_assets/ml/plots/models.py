@@ -132,7 +132,8 @@ def contributions(table: pd.DataFrame) -> bytes:
         color=BLUE,
     )
     _bar_notes(axes, ordered["mean_absolute_contribution"], "${:,.0f}")
-    style(axes, xlabel="Dollars; location = coordinates, distances and what is known of neighbours", grid="x")
+    in_thousands(axes.xaxis)
+    style(axes, xlabel="Location = coordinates, distances and what is known of neighbours", grid="x")
     return to_png(figure)
 
 
