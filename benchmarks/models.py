@@ -22,12 +22,12 @@ __all__ = ["PUBLISHED_FOREST", "SERVED", "ServedModel", "exported", "fitted"]
 SERVED = (
     "LightGBM",
     {
-        "n_estimators": 200,
-        "learning_rate": 0.1,
+        "n_estimators": 400,
+        "learning_rate": 0.05,
         "num_leaves": 63,
         "min_child_samples": 10,
         "subsample": 0.8,
-        "colsample_bytree": 0.5,
+        "colsample_bytree": 0.3,
         "reg_lambda": 5.0,
     },
 )

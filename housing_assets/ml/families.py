@@ -80,12 +80,12 @@ GRIDS: Mapping[str, Mapping[str, Grid]] = {
             "min_samples_leaf": [5, 10, 20],
         },
         "LightGBM": {
-            "n_estimators": [200],
-            "learning_rate": [0.1],
+            "n_estimators": [400],
+            "learning_rate": [0.05],
             "num_leaves": [31, 63],
             "min_child_samples": [10],
             "subsample": [0.8],
-            "colsample_bytree": [0.5],
+            "colsample_bytree": [0.3],
             "reg_lambda": [5.0],
         },
         "HistGradientBoosting": {
