@@ -25,7 +25,7 @@ LAUNCH_BACKFILL = """mutation ($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
   __typename ... on LaunchBackfillSuccess {backfillId} ... on PythonError {message}
   ... on RunConfigValidationInvalid {errors {message}}}}"""
-BACKFILL_SECONDS = 300.0 + 60.0 * WEEKS
+BACKFILL_SECONDS = 600.0 + 120.0 * WEEKS
 # Rows of the first week, the second, and so on, again and again: some models are better than those before.
 ROWS = (3000, 2000, 6000)
 MORE_ROWS = 14_000
