@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +56,14 @@ class DisturbedBackfill:
 def updates_images() -> bool:
     """Whether this session renews the pictures of the documentation."""
     return os.environ.get("HOUSING_UPDATE_IMAGES") == "1"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let every test of the stack take what the backfill may take, which the first of them waits for."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(BACKFILL_SECONDS + 900.0))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,14 +3,11 @@
 from collections import Counter
 from typing import Any
 
-import pytest
-
 from housing_assets_tests.running_stack import Stack, wait_for
 from housing_assets_tests.stack.conftest import ASSETS, SNAPSHOTS, DisturbedBackfill
 from housing_assets_tests.stack.released import OPEN
 
 
-@pytest.mark.timeout(900)
 def test_the_backfill_ends_completed_with_every_partition_of_every_asset(
     stack: Stack, backfill: DisturbedBackfill
 ) -> None:

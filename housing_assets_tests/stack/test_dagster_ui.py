@@ -67,7 +67,6 @@ def take_picture(page: Page, path: Path) -> None:
     assert 20_000 < path.stat().st_size < LARGEST_PICTURE_BYTES
 
 
-@pytest.mark.timeout(900)
 def test_the_graph_shows_every_asset_in_its_group(
     page: Page, backfill: DisturbedBackfill, images: Path
 ) -> None:
@@ -86,7 +85,6 @@ def test_the_graph_shows_every_asset_in_its_group(
     take_picture(page, images / "asset-graph.png")
 
 
-@pytest.mark.timeout(900)
 def test_the_page_of_the_model_shows_its_plots(page: Page, backfill: DisturbedBackfill, images: Path) -> None:
     page.goto("/assets/registered_model?view=events")
     for plot in PLOTS:
@@ -101,7 +99,6 @@ def test_the_page_of_the_model_shows_its_plots(page: Page, backfill: DisturbedBa
         expect(picture).to_have_count(0)
 
 
-@pytest.mark.timeout(900)
 def test_the_partitions_page_shows_what_the_backfill_has_filled(
     page: Page, backfill: DisturbedBackfill, images: Path
 ) -> None:
@@ -117,7 +114,6 @@ def test_the_partitions_page_shows_what_the_backfill_has_filled(
     take_picture(page, images / "partitions.png")
 
 
-@pytest.mark.timeout(900)
 def test_one_asset_is_materialized_by_clicking(page: Page, stack: Stack, backfill: DisturbedBackfill) -> None:
     before = set(stack.runs())
     chosen = choose_partitions(page, "featured_housing", SNAPSHOTS[0])
@@ -134,7 +130,6 @@ def test_one_asset_is_materialized_by_clicking(page: Page, stack: Stack, backfil
     expect(page.get_by_role("link", name=run_id[:8]).first).to_be_visible()
 
 
-@pytest.mark.timeout(900)
 def test_a_backfill_is_launched_by_clicking(page: Page, stack: Stack, backfill: DisturbedBackfill) -> None:
     before = set(stack.runs())
     chosen = choose_partitions(page, "featured_housing", f"[{CLICKED[0]}...{CLICKED[-1]}]")
@@ -149,7 +144,6 @@ def test_a_backfill_is_launched_by_clicking(page: Page, stack: Stack, backfill: 
     expect(page.get_by_text("Completed").first).to_be_visible()
 
 
-@pytest.mark.timeout(900)
 def test_a_sensor_is_turned_on_and_says_in_its_tick_why_it_did_nothing(
     page: Page, stack: Stack, backfill: DisturbedBackfill
 ) -> None:
@@ -165,7 +159,6 @@ def test_a_sensor_is_turned_on_and_says_in_its_tick_why_it_did_nothing(
     expect(switch.get_by_role("checkbox")).not_to_be_checked()
 
 
-@pytest.mark.timeout(900)
 def test_a_training_is_followed_to_the_version_that_answers(
     page: Page, stack: Stack, backfill: DisturbedBackfill, images: Path
 ) -> None:

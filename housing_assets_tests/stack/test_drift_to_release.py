@@ -40,7 +40,6 @@ def ask(stack: Stack, rows: pd.DataFrame) -> str:
     return str(answer.json()["model_version"])
 
 
-@pytest.mark.timeout(1200)
 def test_drift_leads_to_a_training_and_that_to_a_release(stack: Stack, better: int) -> None:
     wait_for("the version before", lambda: serving(stack) == {str(better): PROCESSES}, 120)
     for sensor in ("monitor_running_day", "retrain_on_findings"):

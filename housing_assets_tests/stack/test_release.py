@@ -33,7 +33,6 @@ TICKS = """query ($name: String!) {sensorOrError(sensorSelector: {sensorName: $n
 SECONDS = 400.0
 
 
-@pytest.mark.timeout(1200)
 def test_what_the_gate_let_pass_is_deployed_in_order_and_nothing_else(
     stack: Stack, backfill: DisturbedBackfill
 ) -> None:
@@ -67,7 +66,6 @@ def test_a_version_that_lost_stays_in_staging_with_its_report_and_the_tick_says_
     )
 
 
-@pytest.mark.timeout(1200)
 def test_a_better_model_materialized_in_the_ui_reaches_every_process(
     stack: Stack, backfill: DisturbedBackfill, better: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,7 +84,6 @@ def test_a_better_model_materialized_in_the_ui_reaches_every_process(
     wait_for("the end of its run", lambda: deployed(stack)[-1] == better, SECONDS)
 
 
-@pytest.mark.timeout(1200)
 def test_a_deployment_whose_process_is_killed_is_taken_up_again(stack: Stack, better: int) -> None:
     stack.housing("release", "rollback", "--reason", "to deploy it again")
     first = aliased(stack, "production")
@@ -107,7 +104,6 @@ def test_a_deployment_whose_process_is_killed_is_taken_up_again(stack: Stack, be
     assert (aliased(stack, "production"), aliased(stack, "previous")) == (better, first)
 
 
-@pytest.mark.timeout(1200)
 def test_a_trial_that_nobody_watches_any_more_is_ended(stack: Stack, better: int) -> None:
     stack.housing("release", "rollback", "--reason", "to leave a trial behind")
     store = open_store(str(stack.home / "storage"))

@@ -40,7 +40,6 @@ def materialized(stack: Stack, run_id: str) -> list[tuple[str, str]]:
     return sorted((event["assetKey"]["path"][0], event["partition"]) for event in found)
 
 
-@pytest.mark.timeout(900)
 def test_the_uis_own_call_runs_the_selected_assets_alone(
     stack: Stack, backfill: DisturbedBackfill, selected_config: dict[str, Any]
 ) -> None:
@@ -61,7 +60,6 @@ def test_the_uis_own_call_runs_the_selected_assets_alone(
     assert materialized(stack, run["runId"]) == [("registered_model", SNAPSHOT), ("sweep_result", SNAPSHOT)]
 
 
-@pytest.mark.timeout(900)
 def test_the_command_line_runs_the_selected_assets_alone(
     stack: Stack, backfill: DisturbedBackfill, selected_config: dict[str, Any]
 ) -> None:

@@ -86,7 +86,6 @@ def test_a_service_that_cannot_start_is_shown_with_the_end_of_its_log(other: Sta
     assert other.housing("status").returncode == 1
 
 
-@pytest.mark.timeout(300)
 def test_down_ends_every_process_even_those_of_a_killed_daemon(other: Stack) -> None:
     started = other.housing("up")
     assert started.returncode == 0, started.stderr
