@@ -93,7 +93,7 @@ def training() -> Done:
 @pytest.fixture(scope="module")
 def serving() -> Done:
     require("wrk")
-    return benchmarks("--quick", "--only", "serving")
+    return benchmarks("--quick", "--only", "serving", "--served", "published")
 
 
 def test_the_table_of_training_has_every_row_with_three_numbers(training: Done) -> None:
@@ -143,6 +143,7 @@ def test_the_service_is_measured_next_to_each_peer(serving: Done) -> None:
     for _, figure, ours, peer, ratio, _, _ in rows:
         assert figure == "requests/s"
         assert number(ratio) == pytest.approx(number(ours) / number(peer), rel=0.01)
+    assert "on one model (RandomForest)" in serving.stdout
     assert "MLServer is not installed here" in serving.stdout
 
 
