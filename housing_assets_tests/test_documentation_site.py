@@ -189,11 +189,11 @@ def test_the_drawn_architecture_is_the_graph() -> None:
 
 
 def test_the_claim_in_readme_is_what_was_measured() -> None:
-    assert "absolute error is about a third smaller" in (REPOSITORY / "README.md").read_text()
+    assert "absolute error is more than a third smaller" in (REPOSITORY / "README.md").read_text()
     kept = json.loads((results_page.RESULTS / "published.json").read_text())
     for one in kept["tables"][:2]:
         [ratio] = [row[one["columns"].index("ratio")] for row in one["rows"] if row[0] == "mae"]
-        assert 0.6 < float(ratio) < 0.7, one["title"]
+        assert 0.6 < float(ratio) < 2 / 3, one["title"]
 
 
 def test_results_of_a_quick_benchmark_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
