@@ -218,7 +218,7 @@ def _latency(ours: Started, rate: float, seconds: float, repeats: int, progress:
 
 def _in_process(files: Mapping[str, bytes], rows: pd.DataFrame, repeats: int) -> list[float]:
     bundle = Bundle.from_files(files, origin="the benchmark's bundle")
-    # As the service does before it is ready.
+    # As the service does in the second after it is ready.
     bundle.remember_training_places()
     columns = columns_of(rows)
     single = [

@@ -229,12 +229,6 @@ class Neighbourhood:
         shape = (len(found), self.k)
         return found[~own].reshape(shape), distance[~own].reshape(shape)
 
-    def only(self, members: NDArray[np.bool_] | IntArray) -> "Neighbourhood":
-        """A part of these block groups, by mask or position."""
-        return Neighbourhood(
-            self.latitude[members], self.longitude[members], self.price[members], self.traits[:, members]
-        )
-
     def describe(self, found: IntArray, distance: FloatArray) -> FloatArray:
         """What the block groups around each place say of it, shape (n, len(FEATURES)).
 

@@ -128,6 +128,22 @@ def test_a_first_source_that_delivers_is_the_only_one_asked(tmp_path: Path, slot
     assert (states(slot), status.checked_at is not None) == (["serving", "unasked"], True)
 
 
+def test_places_are_learned_once_the_model_serves(
+    tmp_path: Path, slot_of: SlotOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = slot_of(Place(tmp_path, 1).source("local"))
+    seen: list[int | None] = []
+    learn = Bundle.remember_training_places
+
+    def noted(bundle: Bundle) -> None:
+        seen.append(served(slot))
+        learn(bundle)
+
+    monkeypatch.setattr(Bundle, "remember_training_places", noted)
+    fill(slot)
+    assert seen == [1]
+
+
 @pytest.mark.parametrize(("answer", "state"), [(fail, "unavailable"), (be_empty, "empty")])
 def test_a_source_that_has_no_model_is_replaced_until_it_has_one(
     tmp_path: Path, slot_of: SlotOf, answer: Callable[[], None], state: str

@@ -127,7 +127,10 @@ def test_a_row_is_compared_alike_alone_and_in_any_company(monkeypatch: pytest.Mo
 def test_members_are_described_by_the_others() -> None:
     around = neighbourhood()
     told = around.describe(*around.nearest_of_members())
-    alone = around.only(np.arange(400) != 123)
+    others = np.arange(400) != 123
+    alone = Neighbourhood(
+        around.latitude[others], around.longitude[others], around.price[others], around.traits[:, others]
+    )
     expected = alone.describe(*alone.nearest(around.latitude[123:124], around.longitude[123:124]))
     np.testing.assert_allclose(told[123], expected[0], rtol=1e-12)
 
