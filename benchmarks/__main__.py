@@ -128,7 +128,8 @@ def main(
     served: Annotated[
         ServedModel,
         typer.Option(
-            help="Model that the services hold: one like those that are chosen, or the published forest."
+            help="Model that all sides hold: one like those that are chosen, or the published forest on the "
+            "published features, for which other goals were set."
         ),
     ] = ServedModel.CHOSEN,
     largest_table: Annotated[
@@ -223,7 +224,8 @@ def _serving(scale: Scale, repeats: int, progress: Console) -> list[Table]:
     except MeasurementRefused as error:
         sys.exit(f"The service was not measured: {error}")
     note = (
-        f"One worker each, on one model ({scale.serving.served.setting[0]}); "
+        f"One worker each, on one model ({scale.serving.served.setting[0]}, "
+        f"{scale.serving.served} features); "
         "the empty handler validates alike and has no model."
     )
     if not os.environ.get(MLSERVER_PYTHON):

@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 from housing_assets.ml.export import bundle_files
 from housing_assets.ml.imputation import BedroomImputer
 from housing_assets.ml.intervals import conformal_interval
-from housing_assets.ml.preprocessing import fit_preprocessing
+from housing_assets.ml.preprocessing import FeatureSettings, fit_preprocessing
 from housing_assets.ml.published import FOREST as PUBLISHED_FOREST
 from housing_assets.ml.training import fit_model, predict
 from housing_serving.features import TARGET
@@ -31,10 +31,14 @@ SERVED = (
         "reg_lambda": 5.0,
     },
 )
+# Those of the published training: ratios, and similarities to ten centres.
+PUBLISHED_FEATURES = FeatureSettings(
+    n_clusters=10, gamma=0.1, rotations=0, city_distances=False, neighbours=False
+)
 
 
 class ServedModel(StrEnum):
-    """What the measured services hold."""
+    """What the measured services hold: what this project chooses, or the published forest and features."""
 
     CHOSEN = "chosen"
     PUBLISHED = "published"
@@ -44,10 +48,20 @@ class ServedModel(StrEnum):
         """Family and hyperparameters."""
         return SERVED if self is ServedModel.CHOSEN else ("RandomForest", PUBLISHED_FOREST)
 
+    @property
+    def features(self) -> FeatureSettings:
+        """Which features the model has."""
+        return FeatureSettings() if self is ServedModel.CHOSEN else PUBLISHED_FEATURES
 
-def fitted(rows: pd.DataFrame, family: str, hyperparameters: Mapping[str, Any]) -> Pipeline:
-    """A model of a family on this project's features."""
-    preprocessing = fit_preprocessing(BedroomImputer().fit(rows), rows)
+
+def fitted(
+    rows: pd.DataFrame,
+    family: str,
+    hyperparameters: Mapping[str, Any],
+    features: FeatureSettings | None = None,
+) -> Pipeline:
+    """A model of a family, on all of this project's features unless told otherwise."""
+    preprocessing = fit_preprocessing(BedroomImputer().fit(rows), rows, features)
     return fit_model(preprocessing, rows, family, hyperparameters)
 
 

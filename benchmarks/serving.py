@@ -117,7 +117,7 @@ def measure(rows: pd.DataFrame, repeats: int, progress: Progress, scale: Serving
     fit_rows = rows.head(scale.fit_rows or len(rows))
     family, hyperparameters = scale.served.setting
     one_row_goal = ONE_ROW_GOALS[scale.served]
-    pipeline = fitted(fit_rows, family, hyperparameters)
+    pipeline = fitted(fit_rows, family, hyperparameters, scale.served.features)
     files = exported(pipeline, fit_rows, family=family)
     with tempfile.TemporaryDirectory(prefix="housing-benchmark-") as name, ExitStack() as stack:
         folder = Path(name)
