@@ -136,6 +136,9 @@ def main(
         int,
         typer.Option(min=scaling.SIZES[0], help="Rows of the largest table that is brought to the split."),
     ] = scaling.SIZES[1],
+    largest_on_cluster: Annotated[
+        int, typer.Option(min=0, help="Rows of the largest table that a cluster works on as well.")
+    ] = scaling.SIZES[2],
     image: Annotated[
         Path | None, typer.Option(help="Draw how tables scale to this file, such as docs/images/scale.png.")
     ] = None,
@@ -177,7 +180,8 @@ def main(
         tell(Benchmark.PREDICT, _predict(scale, repeats, progress))
     if Benchmark.SCALE in chosen:
         sizes = [size for size in scaling.SIZES if size < largest_table] + [largest_table]
-        tell(Benchmark.SCALE, _scale(scaling.QUICK if quick else scaling.TableSizes(sizes), image, progress))
+        tables = scaling.QUICK if quick else scaling.TableSizes(sizes, largest_on_cluster)
+        tell(Benchmark.SCALE, _scale(tables, image, progress))
 
 
 def _report(folder: Path | None, quick: bool, benchmark: str, tables: list[Table]) -> None:

@@ -49,7 +49,7 @@ class TableSizes:
     """Rows of the tables to measure, at least two, and of the largest that goes to the cluster as well."""
 
     rows: Sequence[int]
-    largest_on_cluster: int = 2_000_000
+    largest_on_cluster: int
 
 
 QUICK = TableSizes((1_000, 2_000), largest_on_cluster=1_000)
