@@ -29,6 +29,7 @@ from housing_assets.ml.sweep_results import (
     SweepTrial,
     TrialFold,
     conclude,
+    counted,
     describe,
 )
 from housing_assets.wandb_runs import quiet_settings, unavailable
@@ -286,12 +287,13 @@ class _Agent:
         params = self._plan.space.settle(dict(run.config))
         under_way = _Run(run.id, run.name or run.id, run.project_url, params)
         self._untold.append(under_way)
-        for fold in self._plan.folds:
-            [score] = score_folds(self._plan.family, [(params, fold)], self._plan.seed)
-            under_way.scores.append(TrialFold.of(score))
-            done = len(under_way.scores)
-            # A step per fold: what the server compares trials by when it decides which to stop.
-            run.log({"folds": done, **mean_metrics(under_way.scores)}, step=done)
+        for part, share in zip(self._plan.parts, self._plan.shares, strict=True):
+            [score] = score_folds(self._plan.family, [(params, part)], self._plan.seed)
+            under_way.scores.append(TrialFold.of(score, share))
+            # A step per part: what the server compares trials by when it decides which to stop.
+            judged = counted(under_way.scores)
+            said = {"folds": len(judged) if share == 1.0 else 0, "share": share, **mean_metrics(judged)}
+            run.log(said, step=len(under_way.scores))
         ended = self._ended(under_way)
         run.summary.update({"seconds": ended.seconds, "importances": ended.importances(self._plan.features)})
 
@@ -303,7 +305,6 @@ class _Agent:
                 self._messages.send(_Ended(self._ended(run), run.project_url))
 
     def _ended(self, run: _Run) -> SweepTrial:
-        done, n_folds = len(run.scores), len(self._plan.folds)
-        complete = done == n_folds
-        reason = "complete" if complete else f"stopped by W&B after {done} of {n_folds} folds"
+        complete = len(run.scores) == len(self._plan.parts)
+        reason = "complete" if complete else f"stopped by W&B after {self._plan.done(run.scores)}"
         return SweepTrial(0, run.run_id, run.name, run.params, tuple(run.scores), complete, reason)

@@ -41,8 +41,10 @@ TRAINING_ROWS = [
     ("predict 100 rows: the bundle", "milliseconds"),
     ("explain 1 row of 50 trees", "milliseconds"),
     ("explain 20 rows of 50 trees", "milliseconds"),
-    ("forest sweep of 4 trials, stopping early", "seconds"),
-    ("", "best wmape, %"),
+    ("RandomForest sweep of 4 trials, stopping early", "seconds"),
+    ("", "best wmape in 5 folds, %"),
+    ("LightGBM sweep of 4 trials, stopping early", "seconds"),
+    ("", "best wmape in 5 folds, %"),
     ("forest sweep of 8 trials by 2 processes", "seconds"),
 ]
 SERVING_ROWS = [
@@ -106,7 +108,9 @@ def test_the_table_of_training_has_every_row_with_three_numbers(training: Done) 
 
 def test_progress_tells_every_measurement(training: Done) -> None:
     titles = [line.split(":")[0].strip() for line in training.stderr.splitlines() if line.startswith("  ")]
-    assert titles == ["imputation"] * 3 + ["prediction"] * 2 + ["explanation"] * 2 + ["search", "sharing"]
+    assert titles == ["imputation"] * 3 + ["prediction"] * 2 + ["explanation"] * 2 + ["search"] * 4 + [
+        "sharing"
+    ]
 
 
 def test_the_published_forest_is_compared_on_both_splits_and_in_new_places(tmp_path: Path) -> None:
@@ -239,6 +243,18 @@ def test_a_peer_that_does_not_start_ends_the_run_with_its_last_words() -> None:
     assert "┃" not in done.stdout
 
 
+def test_the_steps_of_training_are_timed_and_the_intervals_are_judged() -> None:
+    done = benchmarks("--quick", "--only", "model")
+    assert done.returncode == 0, done.stderr
+    found = {what: (number(value), goal) for what, value, goal in cells(done)}
+    assert [goal for _, goal in found.values()] == [
+        *("at most 15", "at most 15", "at most 90"),
+        *("89 to 91", "at most 92,000", "at least 87"),
+    ]
+    assert all(value > 0 for value, _ in found.values())
+    assert 50 < found["test prices inside their 90% interval, %"][0] <= 100
+
+
 def test_without_wrk_the_command_says_what_to_install() -> None:
     done = benchmarks("--quick", "--only", "serving", PATH="/nonexistent")
     assert done.returncode == 1
@@ -251,10 +267,10 @@ def test_help_says_what_is_measured_and_how_long_it_takes() -> None:
     for part in (
         "--quick",
         "--only",
-        "imputation|prediction|explanation|search|serving|releasing|published|sharing",
+        "imputation|prediction|explanation|search|serving|releasing|published|model|sharing",
         "--largest-table",
         "--source",
-        "fifteen minutes",
+        "half an hour",
         "MLSERVER_PYTHON",
     ):
         assert part in shown.stdout

@@ -51,7 +51,7 @@ class Metric(_Part):
 
 
 class EarlyTerminate(_Part):
-    """Successive halving over folds."""
+    """Successive halving over rows, then over folds."""
 
     type: Literal["hyperband"]
     min_iter: int = Field(ge=1)
@@ -60,7 +60,7 @@ class EarlyTerminate(_Part):
 
     @property
     def rungs(self) -> tuple[int, ...]:
-        """Numbers of finished folds at which trials are compared."""
+        """Numbers of iterations, ninths of a fold, at which trials are compared."""
         return tuple(self.min_iter * self.eta**check for check in range(self.s))
 
 

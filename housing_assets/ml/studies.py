@@ -22,7 +22,7 @@ from housing_assets.ml.selection import ScoreFolds, score_folds
 from housing_assets.ml.sweep_results import SweepPlan, TrialFold
 
 JOURNAL = "study.journal"
-# A trial's number and a fold's.
+# A trial's number, and that of a part of the plan.
 Task = tuple[int, int]
 
 
@@ -118,10 +118,11 @@ class KeptStudy:
     def _work_out(self, tasks: Mapping[Task, Params]) -> None:
         if not tasks:
             return
-        work = [(params, self._plan.folds[fold]) for (_, fold), params in tasks.items()]
+        work = [(params, self._plan.parts[part]) for (_, part), params in tasks.items()]
         scores = self._score_folds(self._plan.family, work, self._plan.seed)
         for task, score in zip(tasks, scores, strict=True):
-            self._study.set_user_attr(_key(task), TrialFold.of(score).to_json())
+            kept = TrialFold.of(score, self._plan.shares[task[1]])
+            self._study.set_user_attr(_key(task), kept.to_json())
 
     def _known(self) -> dict[Task, TrialFold]:
         return {_task(key): TrialFold(**score) for key, score in self._study.user_attrs.items()}
@@ -153,10 +154,10 @@ class KeptStudy:
 
 
 def _key(task: Task) -> str:
-    number, fold = task
-    return f"trial-{number:03d}-fold-{fold}"
+    number, part = task
+    return f"trial-{number:03d}-part-{part}"
 
 
 def _task(key: str) -> Task:
-    _, number, _, fold = key.split("-")
-    return int(number), int(fold)
+    _, number, _, part = key.split("-")
+    return int(number), int(part)

@@ -30,6 +30,7 @@ from housing_assets.ml.sweep_results import (
     SweepTrial,
     TrialFold,
     conclude,
+    counted,
     describe,
 )
 
@@ -58,8 +59,8 @@ class _Run:
         number: its place among all trials.
         params: its setting.
         distributions: what the setting was drawn from.
-        scores: its folds so far.
-        checks: the objective's mean over the first folds, by their number.
+        scores: its rehearsals and folds so far.
+        checks: the objective after the first parts of the plan, by their number.
         reason: why it ended.
     """
 
@@ -166,28 +167,25 @@ def _sampler(space: SearchSpace, seed: int) -> optuna.samplers.BaseSampler:
 def _run_batch(plan: SweepPlan, batch: Sequence[_Run], history: Sequence[FrozenTrial], score: Score) -> None:
     """Score a batch stage by stage, stopping trials between stages."""
     running = list(batch)
-    n_folds = len(plan.folds)
-    for start, stop in itertools.pairwise(_stages(plan.space, n_folds)):
-        scores = score({(run.number, fold): run.params for run in running for fold in range(start, stop)})
+    for start, stop in itertools.pairwise(plan.stages):
+        scores = score({(run.number, part): run.params for run in running for part in range(start, stop)})
         for run in running:
-            run.scores += [scores[run.number, fold] for fold in range(start, stop)]
-            run.checks[stop] = mean_metrics(run.scores)[plan.objective]
-        if stop < n_folds:
+            run.scores += [scores[run.number, part] for part in range(start, stop)]
+            run.checks[stop] = mean_metrics(counted(run.scores))[plan.objective]
+        if stop < len(plan.parts):
             running = _survivors(plan, running, history, stop)
     for run in running:
         run.reason = "complete"
 
 
-def _stages(space: SearchSpace, n_folds: int) -> list[int]:
-    """Numbers of folds between which trials are stopped, from none to all."""
-    rungs = space.early_terminate.rungs if space.early_terminate else ()
-    return [0, *(rung for rung in rungs if rung < n_folds), n_folds]
-
-
 def _survivors(
     plan: SweepPlan, running: Sequence[_Run], history: Sequence[FrozenTrial], step: int
 ) -> list[_Run]:
-    """Those of the running trials that are among the best 1/eta of all that got to this step."""
+    """Those of the running trials that are among the best 1/eta of all that got to this step.
+
+    A search learns, so that later trials are better: most of them would go on beside the earlier ones that
+    already have. Only as many go on as there is room for; and one that is the best of all, always.
+    """
     eta = plan.space.early_terminate.eta if plan.space.early_terminate else 1
     reached = {t.number: t.intermediate_values[step] for t in history if step in t.intermediate_values}
     reached |= {run.number: run.checks[step] for run in running}
@@ -195,17 +193,21 @@ def _survivors(
     # Ties go to the earlier trial.
     ranking = sorted(reached, key=lambda number: (sign * reached[number], number))
     kept = max(1, len(ranking) // eta)
+    before = sum(max(trial.intermediate_values) > step for trial in history)
+    by_number = {run.number: run for run in running}
+    candidates = [by_number[number] for number in ranking[:kept] if number in by_number]
+    room = max(kept - before, int(ranking[0] in by_number))
     for run in running:
         run.reason = (
-            f"stopped after {step} of {len(plan.folds)} folds: rank {ranking.index(run.number) + 1} "
-            f"of {len(ranking)}, the best {kept} go on"
+            f"stopped after {plan.done(run.scores)}: rank {ranking.index(run.number) + 1} "
+            f"of {len(ranking)}, of which {kept} go on"
         )
-    return [run for run in running if run.number in ranking[:kept]]
+    return candidates[:room]
 
 
 def _frozen(plan: SweepPlan, run: _Run) -> FrozenTrial:
     """A trial that has ended as Optuna keeps it."""
-    complete = len(run.scores) == len(plan.folds)
+    complete = len(run.scores) == len(plan.parts)
     return optuna.trial.create_trial(
         params=run.params,
         distributions=dict(run.distributions),

@@ -6,7 +6,7 @@ How settings are found is the engines' concern: `ml/sweep.py` searches with Optu
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Protocol, Self
@@ -22,6 +22,12 @@ from housing_assets.ml.metrics import METRICS
 from housing_assets.ml.search_spaces import SearchSpace
 from housing_assets.ml.selection import Fold, FoldScore, Progress, mean_metrics
 
+# What early_terminate counts in: so many iterations are one fold. A smaller number is the first fold with a
+# part of its training rows, by which trials are compared long before they are scored in full (Li et al.,
+# Hyperband, JMLR 2018, with rows as the resource).
+ITERATIONS_PER_FOLD = 9
+# A model of fewer rows says too little of what one of all rows would do: the whole fold takes its place.
+LEAST_REHEARSED_ROWS = 300
 # Features named in the table of trials; all of them are in `SweepResult.importances`.
 TOP_FEATURES = 3
 # Fewer settings say nothing about which of their hyperparameters matters.
@@ -80,21 +86,34 @@ class BestParams(BaseModel):
 
 @dataclass(frozen=True)
 class TrialFold:
-    """How a trial did on one fold: the ten metrics, seconds of fit and prediction, importances by column."""
+    """How a trial did on one fold.
+
+    Attributes:
+        metrics: the ten of them.
+        seconds: of fit and prediction.
+        importances: by column, if the estimator has any.
+        share: of the fold's training rows that were learned from; 1 but in a rehearsal.
+    """
 
     metrics: dict[str, float]
     seconds: float
     importances: list[float] | None = None
+    share: float = 1.0
 
     @classmethod
-    def of(cls, score: FoldScore) -> Self:
+    def of(cls, score: FoldScore, share: float) -> Self:
         """What is kept of a score."""
-        shares = None if score.importances is None else score.importances.tolist()
-        return cls(score.metrics, score.fit_seconds + score.predict_seconds, shares)
+        importances = None if score.importances is None else score.importances.tolist()
+        return cls(score.metrics, score.fit_seconds + score.predict_seconds, importances, share)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, of which `TrialFold(**data)` makes the same again."""
         return asdict(self)
+
+
+def counted(folds: Sequence[TrialFold]) -> Sequence[TrialFold]:
+    """The scores that a trial is judged by: of whole folds, or of the last rehearsal before there are any."""
+    return [fold for fold in folds if fold.share == 1.0] or folds[-1:]
 
 
 @dataclass(frozen=True)
@@ -106,7 +125,7 @@ class SweepTrial:
         run_id: the engine's id of it.
         name: what people call it.
         params: the setting.
-        folds: its folds, in order; fewer than the plan's when it was stopped.
+        folds: its rehearsals and folds, in order; fewer than the plan's when it was stopped.
         complete: whether it was scored on all folds.
         reason: why it ended.
     """
@@ -126,17 +145,17 @@ class SweepTrial:
 
     @property
     def seconds(self) -> float:
-        """Computing time of all its folds."""
+        """Computing time of all its rehearsals and folds."""
         return sum(fold.seconds for fold in self.folds)
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Each metric's mean over the folds done."""
-        return mean_metrics(self.folds)
+        """Each metric's mean over the folds done; that of the last rehearsal if there are none."""
+        return mean_metrics(counted(self.folds))
 
     def importances(self, features: Sequence[str]) -> dict[str, float]:
         """Share of each feature, as mean over the folds done; empty for estimators that have none."""
-        shares = [fold.importances for fold in self.folds if fold.importances is not None]
+        shares = [fold.importances for fold in counted(self.folds) if fold.importances is not None]
         if not shares:
             return {}
         means = np.mean(shares, axis=0).tolist()
@@ -150,8 +169,8 @@ class SweepResult:
     Attributes:
         best_params: the best completed trial.
         trials: one row per trial in the order tried: number, name, state (COMPLETE or PRUNED), reason, folds
-            scored, seconds, the ten metrics as means over those folds, the hyperparameters, and the features
-            that matter most.
+            scored, share (of a fold's training rows, of the last score), seconds, the ten metrics as means
+            over those folds or of the last rehearsal, the hyperparameters, and the features that matter most.
         importances: one row per trial: number, and the share of each feature; empty where the estimator has
             no importances.
         parameter_importances: parameter, importance (shares of the spread of the objective, largest first);
@@ -212,6 +231,47 @@ class SweepPlan:
         return self.folds[0].features
 
     @cached_property
+    def parts(self) -> tuple[Fold, ...]:
+        """What a trial is scored on, in order: rehearsals if trials are stopped early, then the folds."""
+        first = self.folds[0]
+        return (*(thinned(first, share) for share in self.shares[: self.n_rehearsals]), *self.folds)
+
+    @cached_property
+    def shares(self) -> tuple[float, ...]:
+        """Of the fold's training rows that each part has."""
+        shares = [rung / ITERATIONS_PER_FOLD for rung in self._rungs if rung < ITERATIONS_PER_FOLD]
+        rows = len(self.folds[0].x_train)
+        enough = [share for share in shares if share * rows >= LEAST_REHEARSED_ROWS]
+        return (*enough, *[1.0] * len(self.folds))
+
+    @property
+    def n_rehearsals(self) -> int:
+        """How many parts come before the folds."""
+        return len(self.shares) - len(self.folds)
+
+    @cached_property
+    def stages(self) -> list[int]:
+        """Numbers of parts between which trials are stopped, from none to all."""
+        before = self.n_rehearsals
+        whole = {rung // ITERATIONS_PER_FOLD for rung in self._rungs}
+        # Where there are too few rows to rehearse with, the first fold takes that part.
+        if before:
+            whole.discard(0)
+        folds = sorted({max(1, number) for number in whole if number < len(self.folds)})
+        return [*range(before + 1), *(before + number for number in folds), len(self.shares)]
+
+    @property
+    def _rungs(self) -> tuple[int, ...]:
+        return self.space.early_terminate.rungs if self.space.early_terminate else ()
+
+    def done(self, scores: Sequence[TrialFold]) -> str:
+        """In words, how far a trial with these scores has got."""
+        whole = sum(score.share == 1.0 for score in scores)
+        if not whole and scores:
+            return f"{scores[-1].share:.0%} of the first fold's rows"
+        return f"{whole} of {len(self.folds)} folds"
+
+    @cached_property
     def identity(self) -> str:
         """Eight hexadecimal digits that change with everything the outcome depends on.
 
@@ -224,11 +284,18 @@ class SweepPlan:
         space = self.space.model_dump(mode="json")
         settings = [self.family, repr(estimator), release, space, self.n_trials, self.seed, self.start_from]
         digest = blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=4)
-        for fold in self.folds:
-            for part in (fold.x_train, fold.y_train, fold.x_valid, fold.y_valid):
-                digest.update(repr(part.shape).encode())
-                digest.update(np.ascontiguousarray(part).data)
+        for fold in self.parts:
+            for array in (fold.x_train, fold.y_train, fold.x_valid, fold.y_valid):
+                digest.update(repr(array.shape).encode())
+                digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+
+def thinned(fold: Fold, share: float) -> Fold:
+    """The fold with a share of its training rows, evenly chosen."""
+    rows = len(fold.x_train)
+    chosen = np.linspace(0, rows - 1, round(rows * share)).astype(np.int64)
+    return replace(fold, x_train=fold.x_train[chosen], y_train=fold.y_train[chosen])
 
 
 class SweepEngine(Protocol):
@@ -303,7 +370,8 @@ def _row(trial: SweepTrial, plan: SweepPlan) -> dict[str, Any]:
         "name": trial.name,
         "state": trial.state,
         "reason": trial.reason,
-        "folds": len(trial.folds),
+        "folds": sum(fold.share == 1.0 for fold in trial.folds),
+        "share": trial.folds[-1].share,
         "seconds": trial.seconds,
         **trial.metrics,
         **trial.params,
@@ -314,11 +382,10 @@ def _row(trial: SweepTrial, plan: SweepPlan) -> dict[str, Any]:
 def _parameter_importances(plan: SweepPlan, trials: Sequence[SweepTrial]) -> pd.DataFrame:
     """How much of the spread of the objective each hyperparameter explains (fANOVA, Hutter et al. 2014).
 
-    All trials count, each by the folds that every trial was scored on: the completed ones alone are few, and
-    alike.
+    All trials count, each by what every trial was scored on: the completed ones alone are few, and alike.
     """
     common = min(len(trial.folds) for trial in trials)
-    values = [mean_metrics(trial.folds[:common])[plan.objective] for trial in trials]
+    values = [mean_metrics(counted(trial.folds[:common]))[plan.objective] for trial in trials]
     if len(trials) < SETTINGS_TO_COMPARE or len(set(values)) == 1:
         return pd.DataFrame({"parameter": [], "importance": []})
     distributions = {name: parameter.bounds for name, parameter in plan.space.parameters.items()}

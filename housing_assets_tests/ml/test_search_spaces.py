@@ -22,7 +22,7 @@ def test_the_packaged_file_has_a_space_for_every_family() -> None:
     for space in spaces.values():
         assert (space.method, space.metric.name, space.metric.goal) == ("bayes", "wmape", "minimize")
         assert space.early_terminate is not None
-        assert space.early_terminate.rungs == (1, 3)
+        assert space.early_terminate.rungs == (1, 3, 9)
 
 
 def test_the_forest_space_is_the_published_one() -> None:

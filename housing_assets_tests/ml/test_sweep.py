@@ -86,6 +86,49 @@ def test_of_the_trials_at_the_first_fold_only_the_best_third_go_on() -> None:
     assert (trials[trials["state"] == "COMPLETE"]["folds"] == 3).all()
 
 
+def test_trials_are_compared_by_a_part_of_the_rows_before_any_is_scored_on_a_fold() -> None:
+    folds = small_folds(4_500)
+    space = tree_space(early_terminate={"type": "hyperband", "min_iter": 1, "eta": 3, "s": 3})
+    plan = SweepPlan.of(folds, "DecisionTree", space, 12, 7, "rows-of-today", None)
+    rows = len(folds[0].x_train)
+    assert [len(part.x_train) for part in plan.parts] == [round(rows / 9), round(rows / 3), *3 * [rows]]
+    assert all(part.x_valid is folds[0].x_valid for part in plan.parts[:3])
+    assert plan.stages == [0, 1, 2, 3, 5]
+
+    found = run_sweep(folds, "DecisionTree", space, n_trials=12, seed=7, study_name="rows-of-today")
+    trials = found.trials
+    assert {(1 / 9, 0), (1.0, 3)} <= set(zip(trials["share"], trials["folds"], strict=True))
+    assert trials[trials["share"] == 1 / 9]["reason"].str.startswith("stopped after 11% of the first").all()
+    # What a rehearsal has shown is no part of a score.
+    scores = score_folds(
+        "DecisionTree", [(found.best_params.hyperparameters, fold) for fold in folds], seed=7
+    )
+    assert found.best_params.metrics == mean_metrics(scores)
+
+
+def test_later_trials_go_on_only_while_there_is_room_or_as_the_best_of_all() -> None:
+    trials = tree_sweep(n_trials=24).trials
+    first_fold = [
+        score_folds("DecisionTree", [(params, small_folds()[0])], seed=7)[0].metrics["wmape"]
+        for params in trials[["max_depth", "min_samples_leaf"]].to_dict(orient="records")
+    ]
+    went_on = trials["state"] == "COMPLETE"
+    for start in range(4, 24, 4):
+        batch, so_far = range(start, start + 4), start + 4
+        best = min(range(so_far), key=lambda number: (first_fold[number], number))
+        room = so_far // 3 - int(went_on[:start].sum())
+        assert went_on[start:so_far].sum() <= max(room, best in batch)
+        if best in batch:
+            assert went_on[best]
+
+
+def test_where_rows_are_few_the_first_fold_is_the_first_comparison() -> None:
+    space = tree_space(early_terminate={"type": "hyperband", "min_iter": 1, "eta": 3, "s": 3})
+    plan = SweepPlan.of(small_folds(), "DecisionTree", space, 8, 7, "rows-of-today", None)
+    assert plan.parts == small_folds()
+    assert plan.stages == [0, 1, 3]
+
+
 def test_without_early_termination_every_trial_completes() -> None:
     trials = tree_sweep(tree_space(early_terminate=None)).trials
     assert trials["state"].tolist() == ["COMPLETE"] * 8
@@ -93,7 +136,7 @@ def test_without_early_termination_every_trial_completes() -> None:
 
 
 def test_stops_that_lie_beyond_the_folds_do_nothing() -> None:
-    late = {"type": "hyperband", "min_iter": 10, "eta": 3, "s": 2}
+    late = {"type": "hyperband", "min_iter": 27, "eta": 3, "s": 2}
     assert set(tree_sweep(tree_space(early_terminate=late), 4).trials["folds"]) == {3}
 
 
@@ -158,7 +201,7 @@ def test_every_trial_says_why_it_ended() -> None:
     trials = tree_sweep().trials
     complete = trials["state"] == "COMPLETE"
     assert set(trials[complete]["reason"]) == {"complete"}
-    pattern = r"stopped after 1 of 3 folds: rank [2-8] of [48], the best [12] go on"
+    pattern = r"stopped after 1 of 3 folds: rank [2-8] of [48], of which [12] go on"
     assert trials[~complete]["reason"].str.fullmatch(pattern).all()
     assert (trials["seconds"] > 0).all()
 

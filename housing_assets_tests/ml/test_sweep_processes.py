@@ -134,9 +134,9 @@ def assert_nothing_was_done_twice(folder: Path, undisturbed: SweepResult) -> Non
     entries = journal_of(folder)
     assert sum("intermediate_values" in entry for entry in entries) == TRIALS
     expected = {
-        f"trial-{trial.number:03d}-fold-{fold}": 1
+        f"trial-{trial.number:03d}-part-{part}": 1
         for trial in undisturbed.trials.itertuples()
-        for fold in range(int(trial.folds))
+        for part in range(int(trial.folds))
     }
     assert scored_folds(entries) == expected
 
