@@ -46,7 +46,7 @@ __all__ = [
 
 ENGINE = "optuna"
 # Trials drawn at once; the first batch is drawn at random, later ones by what was learned.
-BATCH = 4
+BATCH = 6
 
 Score = Callable[[Mapping[Task, Params]], Mapping[Task, TrialFold]]
 
@@ -184,7 +184,8 @@ def _survivors(
     """Those of the running trials that are among the best 1/eta of all that got to this step.
 
     A search learns, so that later trials are better: most of them would go on beside the earlier ones that
-    already have. Only as many go on as there is room for; and one that is the best of all, always.
+    already have. Only as many go on as there is room for. One that is the best of all always goes on, and so
+    does the setting to start from, which has proved itself elsewhere: the outcome is never worse.
     """
     eta = plan.space.early_terminate.eta if plan.space.early_terminate else 1
     reached = {t.number: t.intermediate_values[step] for t in history if step in t.intermediate_values}
@@ -197,12 +198,15 @@ def _survivors(
     by_number = {run.number: run for run in running}
     candidates = [by_number[number] for number in ranking[:kept] if number in by_number]
     room = max(kept - before, int(ranking[0] in by_number))
+    going = {run.number for run in candidates[:room]}
+    if plan.start_from is not None:
+        going.add(0)
     for run in running:
         run.reason = (
             f"stopped after {plan.done(run.scores)}: rank {ranking.index(run.number) + 1} "
             f"of {len(ranking)}, of which {kept} go on"
         )
-    return candidates[:room]
+    return [run for run in running if run.number in going]
 
 
 def _frozen(plan: SweepPlan, run: _Run) -> FrozenTrial:

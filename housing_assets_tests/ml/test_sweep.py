@@ -11,7 +11,7 @@ from housing_assets.ml import studies
 from housing_assets.ml.metrics import METRICS
 from housing_assets.ml.search_spaces import SearchSpace, load_search_spaces
 from housing_assets.ml.selection import FoldScore, mean_metrics, score_folds
-from housing_assets.ml.sweep import BestParams, SweepResult, run_sweep
+from housing_assets.ml.sweep import BATCH, BestParams, SweepResult, run_sweep
 from housing_assets.ml.sweep_results import SweepPlan
 from housing_assets_tests.ml.block_groups import small_folds
 
@@ -78,9 +78,9 @@ def test_the_metrics_are_the_means_over_all_folds() -> None:
 def test_of_the_trials_at_the_first_fold_only_the_best_third_go_on() -> None:
     trials = tree_sweep().trials
     assert len(trials) == 8
-    # One of the first batch of four, then those of the second that are among the best two of eight.
-    assert (trials["state"][:4] == "COMPLETE").sum() == 1
-    assert 1 <= (trials["state"] == "COMPLETE").sum() <= 3
+    # Two of the first batch; of the second, which is smaller, only one that is the best of all.
+    assert (trials["state"][:BATCH] == "COMPLETE").sum() == BATCH // 3
+    assert 2 <= (trials["state"] == "COMPLETE").sum() <= 3
     stopped = trials[trials["state"] == "PRUNED"]
     assert (stopped["folds"] == 1).all()
     assert (trials[trials["state"] == "COMPLETE"]["folds"] == 3).all()
@@ -113,8 +113,8 @@ def test_later_trials_go_on_only_while_there_is_room_or_as_the_best_of_all() -> 
         for params in trials[["max_depth", "min_samples_leaf"]].to_dict(orient="records")
     ]
     went_on = trials["state"] == "COMPLETE"
-    for start in range(4, 24, 4):
-        batch, so_far = range(start, start + 4), start + 4
+    for start in range(BATCH, 24, BATCH):
+        batch, so_far = range(start, start + BATCH), start + BATCH
         best = min(range(so_far), key=lambda number: (first_fold[number], number))
         room = so_far // 3 - int(went_on[:start].sum())
         assert went_on[start:so_far].sum() <= max(room, best in batch)
@@ -169,6 +169,16 @@ def test_the_search_starts_from_a_given_setting_of_the_space() -> None:
     assert trials.loc[0, ["max_depth", "min_samples_leaf"]].tolist() == [5, 6]
 
 
+def test_the_setting_to_start_from_is_scored_in_full_however_badly_it_begins() -> None:
+    poor = {"max_depth": 1, "min_samples_leaf": 10}
+    trials = tree_sweep(start_from=poor).trials
+    assert trials.loc[0, ["max_depth", "min_samples_leaf"]].tolist() == [1, 10]
+    complete = trials[trials["state"] == "COMPLETE"]
+    assert complete["number"].tolist()[0] == 0
+    assert len(complete) > 1
+    assert complete["wmape"].idxmin() != 0
+
+
 def test_a_starting_point_outside_the_space_is_passed_over() -> None:
     trials = tree_sweep(n_trials=3, start_from={"max_depth": 50, "min_samples_leaf": 6}).trials
     assert len(trials) == 3
@@ -201,7 +211,7 @@ def test_every_trial_says_why_it_ended() -> None:
     trials = tree_sweep().trials
     complete = trials["state"] == "COMPLETE"
     assert set(trials[complete]["reason"]) == {"complete"}
-    pattern = r"stopped after 1 of 3 folds: rank [2-8] of [48], of which [12] go on"
+    pattern = r"stopped after 1 of 3 folds: rank [2-8] of [68], of which 2 go on"
     assert trials[~complete]["reason"].str.fullmatch(pattern).all()
     assert (trials["seconds"] > 0).all()
 
