@@ -154,8 +154,10 @@ scan-secrets: setup ## Fail when a file under version control holds what looks l
 	@git ls-files -z -- $(TEXTS) ':!housing_assets_tests' | xargs -0 $(BIN)/detect-secrets-hook
 	@git ls-files -z -- $(TEXTS) housing_assets_tests | xargs -0 $(BIN)/detect-secrets-hook $(FORMS)
 
+# Such as another service to ask: --vulnerability-service osv --osv-url https://osv.internal/v1/query
+AUDIT_OPTIONS :=
 .PHONY: audit
 audit: setup ## Fail when a locked dependency has a known vulnerability
 	@for lock in requirements.lock deploy/requirements/*.lock; do \
-	  $(BIN)/pip-audit --disable-pip --require-hashes -r $$lock || exit 1; \
+	  $(BIN)/pip-audit --disable-pip --require-hashes $(AUDIT_OPTIONS) -r $$lock || exit 1; \
 	done
