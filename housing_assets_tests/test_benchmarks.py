@@ -147,7 +147,7 @@ def test_the_service_is_measured_next_to_each_peer(serving: Done) -> None:
     for _, figure, ours, peer, ratio, _, _ in rows:
         assert figure == "requests/s"
         assert number(ratio) == pytest.approx(number(ours) / number(peer), rel=0.01)
-    assert "on one model (RandomForest)" in serving.stdout
+    assert "on one model (RandomForest, published features)" in serving.stdout
     assert "MLServer is not installed here" in serving.stdout
 
 
@@ -267,7 +267,7 @@ def test_help_says_what_is_measured_and_how_long_it_takes() -> None:
     for part in (
         "--quick",
         "--only",
-        "imputation|prediction|explanation|search|serving|releasing|published|model|sharing",
+        "imputation|prediction|explanation|search|serving|releasing|published|model",
         "--largest-table",
         "--source",
         "half an hour",
