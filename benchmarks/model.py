@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from benchmarks.measuring import Progress, Reading, timed
 from benchmarks.models import SERVED
+from benchmarks.rows import raw_table
 from housing_assets.ml.cleaning import add_row_features, process
 from housing_assets.ml.cross_validation import shuffled_cross_validation
 from housing_assets.ml.imputation import BedroomImputer, compare_strategies
@@ -16,7 +16,6 @@ from housing_assets.ml.preprocessing import fit_preprocessing, scan_clusters
 from housing_assets.ml.selection import prepare_folds
 from housing_assets.ml.split import split
 from housing_assets.ml.training import evaluate, fit_model
-from housing_assets.sources import fetch, parse
 from housing_serving.features import CATEGORICAL_FEATURE, TARGET
 
 LEVEL = 0.9
@@ -48,9 +47,7 @@ def measure(source: str, scale: ModelScale, progress: Progress) -> list[Reading]
         scale: How much of it.
         progress: Told what is done.
     """
-    raw = parse(fetch(source))
-    if scale.rows is not None:
-        raw = raw.iloc[np.linspace(0, len(raw) - 1, scale.rows).astype(np.int64)].reset_index(drop=True)
+    raw = raw_table(source, scale.rows)
     train, test = split(add_row_features(process(raw).frame))
     imputer_seconds, _ = timed(lambda: compare_strategies(train))
     progress(f"comparison of imputation strategies: {imputer_seconds:.1f} s")

@@ -14,6 +14,7 @@ import pandas as pd
 
 from benchmarks.measuring import Progress
 from benchmarks.models import fitted
+from benchmarks.rows import raw_table
 from housing_assets.ml.cleaning import add_row_features, process
 from housing_assets.ml.cross_validation import spatial_cross_validation
 from housing_assets.ml.published import (
@@ -30,7 +31,6 @@ from housing_assets.ml.split import split
 from housing_assets.ml.splitters import BLOCK_DEGREES, shuffled_blocks, spatial_blocks
 from housing_assets.ml.sweep import run_sweep
 from housing_assets.ml.training import predict
-from housing_assets.sources import fetch, parse
 from housing_serving.features import TARGET
 
 FOLDS, SPATIAL_FOLDS = 3, 5
@@ -81,9 +81,7 @@ def measure(source: str, scale: PublishedScale, progress: Progress) -> list[Meas
         scale: How much is compared.
         progress: Told what is done.
     """
-    raw = parse(fetch(source))
-    if scale.rows is not None:
-        raw = raw.iloc[np.linspace(0, len(raw) - 1, scale.rows).astype(np.int64)].reset_index(drop=True)
+    raw = raw_table(source, scale.rows)
     frame = add_row_features(process(raw).frame)
     splits: dict[str, Callable[[], Sides]] = {
         f"Stable hash split, {TEST_FRACTION:.0%}": lambda: split(frame, TEST_FRACTION),
