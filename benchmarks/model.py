@@ -11,7 +11,7 @@ from benchmarks.rows import raw_table
 from housing_assets.ml.cleaning import add_row_features, process
 from housing_assets.ml.cross_validation import shuffled_cross_validation
 from housing_assets.ml.imputation import BedroomImputer, compare_strategies
-from housing_assets.ml.intervals import Interval, conformal_interval
+from housing_assets.ml.intervals import RESIDUAL_FOLDS, Interval, conformal_interval
 from housing_assets.ml.preprocessing import fit_preprocessing, scan_clusters
 from housing_assets.ml.selection import prepare_folds
 from housing_assets.ml.split import split
@@ -19,7 +19,6 @@ from housing_assets.ml.training import evaluate, fit_model
 from housing_serving.features import CATEGORICAL_FEATURE, TARGET
 
 LEVEL = 0.9
-FOLDS = 3
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def measure(source: str, scale: ModelScale, progress: Progress) -> list[Reading]
 def _fit(train: pd.DataFrame, imputer: BedroomImputer) -> tuple[Pipeline, Interval]:
     family, hyperparameters = SERVED
     pipeline = fit_model(fit_preprocessing(imputer, train), train, family, hyperparameters)
-    validation = shuffled_cross_validation(prepare_folds(train, FOLDS), family, hyperparameters)
+    validation = shuffled_cross_validation(prepare_folds(train, RESIDUAL_FOLDS), family, hyperparameters)
     highest = float(train[TARGET].max())
     return pipeline, conformal_interval(validation.residuals, validation.matrix, LEVEL, highest=highest)
 

@@ -9,25 +9,30 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.measuring import Figure, Progress, timed
-from benchmarks.models import SERVED
+from benchmarks.models import ServedModel
 from housing_assets.ml.search_spaces import load_search_spaces
 from housing_assets.ml.selection import CRITERION, Fold, mean_metrics, prepare_folds, score_folds
 from housing_assets.ml.sweep import SweepResult, run_sweep
 
-FAMILY = "RandomForest"
-FAMILIES = (FAMILY, SERVED[0])
 FOLDS, PEER_FOLDS = 3, 5
 # How many times sooner the sweep shall end.
 GOAL = "5"
 
 
 def measure(rows: pd.DataFrame, repeats: int, progress: Progress, *, trials: int = 8) -> list[Figure]:
-    """Seconds of each family's search and its best score, with another seed in every repeat."""
-    folds, peer_folds = prepare_folds(rows, FOLDS), prepare_folds(rows, PEER_FOLDS)
+    """Seconds of each search and its best score, with another seed in every repeat.
+
+    Searched are the published forest's space on the published features, and the chosen family's on all.
+    """
     return [
         figure
-        for family in FAMILIES
-        for figure in _measure(family, folds, peer_folds, repeats, progress, trials)
+        for served in reversed(ServedModel)
+        for figure in _measure(
+            served.setting[0],
+            prepare_folds(rows, FOLDS, features=served.features),
+            prepare_folds(rows, PEER_FOLDS, features=served.features),
+            *(repeats, progress, trials),
+        )
     ]
 
 

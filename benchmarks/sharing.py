@@ -1,4 +1,4 @@
-"""The sweep over the forest's search space by two processes on one study, and by one.
+"""The sweep over a search space by two processes on one study, and by one.
 
 Every process has one processor: a fit takes all that its process may use, so a process without that bound
 would leave nothing for a second one. The clock starts when every process is ready to begin.
@@ -14,12 +14,14 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from benchmarks.measuring import Figure, MeasurementRefused, Progress, timed
-from benchmarks.search import FAMILY, FOLDS
+from benchmarks.models import SERVED
+from benchmarks.search import FOLDS
 from housing_assets.ml.child_process import start_child
 from housing_assets.ml.search_spaces import load_search_spaces
 from housing_assets.ml.selection import Fold, prepare_folds
 from housing_assets.ml.sweep import SweepResult, run_sweep
 
+FAMILY = SERVED[0]
 PROCESSES = 2
 # Enough for a fit to take much longer than what processes have to tell each other.
 ROWS = 3_000
@@ -34,7 +36,7 @@ def measure(rows: pd.DataFrame, repeats: int, progress: Progress, *, trials: int
         for processes, seconds in ((PROCESSES, ours), (1, theirs)):
             seconds.append(_seconds(folds, trials, seed, processes))
         progress(f"{trials} trials: {PROCESSES} processes {ours[-1]:.1f} s, one {theirs[-1]:.1f} s")
-    subject = f"forest sweep of {trials} trials by {PROCESSES} processes"
+    subject = f"{FAMILY} sweep of {trials} trials by {PROCESSES} processes"
     return [Figure(subject, "seconds", "one process", ours, theirs, goal=GOAL)]
 
 

@@ -287,8 +287,8 @@ class _Agent:
         params = self._plan.space.settle(dict(run.config))
         under_way = _Run(run.id, run.name or run.id, run.project_url, params)
         self._untold.append(under_way)
-        for part, share in zip(self._plan.parts, self._plan.shares, strict=True):
-            [score] = score_folds(self._plan.family, [(params, part)], self._plan.seed)
+        for part, share in enumerate(self._plan.shares):
+            [score] = score_folds(self._plan.family, [self._plan.task(params, part)], self._plan.seed)
             under_way.scores.append(TrialFold.of(score, share))
             # A step per part: what the server compares trials by when it decides which to stop.
             judged = counted(under_way.scores)

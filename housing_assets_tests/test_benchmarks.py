@@ -45,7 +45,7 @@ TRAINING_ROWS = [
     ("", "best wmape in 5 folds, %"),
     ("LightGBM sweep of 4 trials, stopping early", "seconds"),
     ("", "best wmape in 5 folds, %"),
-    ("forest sweep of 8 trials by 2 processes", "seconds"),
+    ("LightGBM sweep of 8 trials by 2 processes", "seconds"),
 ]
 SERVING_ROWS = [
     ("batch 1, 16 connections", EMPTY, "0.7"),

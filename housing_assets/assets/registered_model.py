@@ -21,7 +21,7 @@ from housing_assets.ml.evaluation import (
     evaluation_report,
 )
 from housing_assets.ml.export import PARITY_TOLERANCE, check_parity
-from housing_assets.ml.intervals import conformal_interval
+from housing_assets.ml.intervals import RESIDUAL_FOLDS, conformal_interval
 from housing_assets.ml.preprocessing import FeatureSettings
 from housing_assets.ml.promotion import METRIC_CEILINGS, METRIC_FLOORS, Decision, PromotionRules
 from housing_assets.ml.report import StepReport
@@ -158,7 +158,7 @@ class RegistrationConfig(dg.Config):
         default=0.9, gt=0, lt=1, description="Share of prices the interval is built to cover."
     )
     n_folds: int = Field(
-        default=3,
+        default=RESIDUAL_FOLDS,
         ge=2,
         description="Shuffled folds: their scores are reported, their residuals give the interval.",
     )

@@ -32,6 +32,8 @@ SPREAD_MODEL: Mapping[str, Any] = {
     "reg_lambda": 1.0,
 }
 SPREAD_FOLDS = 5
+# Models of fewer rows are worse than the final one, and their residuals would make its intervals too wide.
+RESIDUAL_FOLDS = 5
 # Below so many residuals a second model would learn nothing: every price then has the same interval.
 LEAST_ROWS = 1_000
 # Dollars; no price is surer than this.

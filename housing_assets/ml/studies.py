@@ -118,7 +118,7 @@ class KeptStudy:
     def _work_out(self, tasks: Mapping[Task, Params]) -> None:
         if not tasks:
             return
-        work = [(params, self._plan.parts[part]) for (_, part), params in tasks.items()]
+        work = [self._plan.task(params, part) for (_, part), params in tasks.items()]
         scores = self._score_folds(self._plan.family, work, self._plan.seed)
         for task, score in zip(tasks, scores, strict=True):
             kept = TrialFold.of(score, self._plan.shares[task[1]])

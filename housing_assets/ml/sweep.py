@@ -7,6 +7,7 @@ that comes later, or after a kill, goes through the batches again and only works
 """
 
 import itertools
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,10 @@ __all__ = [
 ENGINE = "optuna"
 # Trials drawn at once; the first batch is drawn at random, later ones by what was learned.
 BATCH = 6
+# Share of the objective by which a trial must be better than all that went on, to go on where there is no
+# room left: less than that is within what a fold's score varies by chance, and a whole score costs as much as
+# dozens of comparisons.
+LEAST_GAIN = 0.002
 
 Score = Callable[[Mapping[Task, Params]], Mapping[Task, TrialFold]]
 
@@ -184,8 +189,8 @@ def _survivors(
     """Those of the running trials that are among the best 1/eta of all that got to this step.
 
     A search learns, so that later trials are better: most of them would go on beside the earlier ones that
-    already have. Only as many go on as there is room for. One that is the best of all always goes on, and so
-    does the setting to start from, which has proved itself elsewhere: the outcome is never worse.
+    already have. Only as many go on as there is room for. One that is clearly the best of all always goes on,
+    and so does the setting to start from, which has proved itself elsewhere: the outcome is never worse.
     """
     eta = plan.space.early_terminate.eta if plan.space.early_terminate else 1
     reached = {t.number: t.intermediate_values[step] for t in history if step in t.intermediate_values}
@@ -194,10 +199,13 @@ def _survivors(
     # Ties go to the earlier trial.
     ranking = sorted(reached, key=lambda number: (sign * reached[number], number))
     kept = max(1, len(ranking) // eta)
-    before = sum(max(trial.intermediate_values) > step for trial in history)
+    before = [t.intermediate_values[step] for t in history if max(t.intermediate_values) > step]
+    # The worst that a trial may be to be clearly the best.
+    bar = min(sign * value - LEAST_GAIN * abs(value) for value in before) if before else math.inf
     by_number = {run.number: run for run in running}
     candidates = [by_number[number] for number in ranking[:kept] if number in by_number]
-    room = max(kept - before, int(ranking[0] in by_number))
+    clear = ranking[0] in by_number and sign * reached[ranking[0]] <= bar
+    room = max(kept - len(before), int(clear))
     going = {run.number for run in candidates[:room]}
     if plan.start_from is not None:
         going.add(0)

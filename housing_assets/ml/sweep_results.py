@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from housing_assets.ml.families import Params, build_estimator
+from housing_assets.ml.families import Params, build_estimator, rehearsed
 from housing_assets.ml.metrics import METRICS
 from housing_assets.ml.search_spaces import SearchSpace
 from housing_assets.ml.selection import Fold, FoldScore, Progress, mean_metrics
@@ -243,6 +243,10 @@ class SweepPlan:
         rows = len(self.folds[0].x_train)
         enough = [share for share in shares if share * rows >= LEAST_REHEARSED_ROWS]
         return (*enough, *[1.0] * len(self.folds))
+
+    def task(self, params: Params, part: int) -> tuple[Params, Fold]:
+        """What is fitted, and where, to score a setting on a part."""
+        return rehearsed(self.family, params, self.shares[part]), self.parts[part]
 
     @property
     def n_rehearsals(self) -> int:

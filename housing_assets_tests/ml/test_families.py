@@ -13,6 +13,7 @@ from housing_assets.ml.families import (
     build_estimator,
     candidates,
     predict_with,
+    rehearsed,
     tunable_parameters,
 )
 from housing_assets.ml.search_spaces import load_search_spaces
@@ -66,8 +67,20 @@ def test_trees_are_never_scaled(family: str) -> None:
 def test_a_forest_predicts_on_one_thread_so_that_its_sum_has_one_order() -> None:
     x = np.arange(20, dtype=np.float64).reshape(-1, 1)
     forest = build_estimator("RandomForest", {"n_estimators": 5}, seed=5).fit(x, x[:, 0])
-    predict_with(forest, x)
+    predicted = predict_with(forest, x)
     assert forest.n_jobs == 1
+    assert np.array_equal(predicted, np.concatenate([forest.predict(row[None]) for row in x]))
+
+
+def test_a_forest_rehearses_with_fewer_trees_and_nothing_else_does() -> None:
+    assert rehearsed("RandomForest", {"n_estimators": 300, "max_depth": 9}, 1 / 3) == {
+        "n_estimators": 100,
+        "max_depth": 9,
+    }
+    assert rehearsed("RandomForest", {"n_estimators": 100}, 1 / 9) == {"n_estimators": 20}
+    assert rehearsed("RandomForest", {"n_estimators": 12}, 1 / 9) == {"n_estimators": 12}
+    assert rehearsed("RandomForest", {"max_depth": 9}, 1 / 3) == {"max_depth": 9}
+    assert rehearsed("LightGBM", {"n_estimators": 300}, 1 / 9) == {"n_estimators": 300}
 
 
 def test_unknown_names_are_refused_with_what_is_known() -> None:

@@ -1,5 +1,6 @@
 """The sweep: what is found, what is stopped early, and that nothing about it is left to chance."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from housing_assets.ml import studies
 from housing_assets.ml.metrics import METRICS
 from housing_assets.ml.search_spaces import SearchSpace, load_search_spaces
 from housing_assets.ml.selection import FoldScore, mean_metrics, score_folds
-from housing_assets.ml.sweep import BATCH, BestParams, SweepResult, run_sweep
+from housing_assets.ml.sweep import BATCH, LEAST_GAIN, BestParams, SweepResult, run_sweep
 from housing_assets.ml.sweep_results import SweepPlan
 from housing_assets_tests.ml.block_groups import small_folds
 
@@ -106,7 +107,7 @@ def test_trials_are_compared_by_a_part_of_the_rows_before_any_is_scored_on_a_fol
     assert found.best_params.metrics == mean_metrics(scores)
 
 
-def test_later_trials_go_on_only_while_there_is_room_or_as_the_best_of_all() -> None:
+def test_later_trials_go_on_only_while_there_is_room_or_as_clearly_the_best() -> None:
     trials = tree_sweep(n_trials=24).trials
     first_fold = [
         score_folds("DecisionTree", [(params, small_folds()[0])], seed=7)[0].metrics["wmape"]
@@ -117,8 +118,10 @@ def test_later_trials_go_on_only_while_there_is_room_or_as_the_best_of_all() -> 
         batch, so_far = range(start, start + BATCH), start + BATCH
         best = min(range(so_far), key=lambda number: (first_fold[number], number))
         room = so_far // 3 - int(went_on[:start].sum())
-        assert went_on[start:so_far].sum() <= max(room, best in batch)
-        if best in batch:
+        reached = [first_fold[number] for number in range(start) if went_on[number]]
+        clear = best in batch and first_fold[best] <= (1 - LEAST_GAIN) * min(reached, default=math.inf)
+        assert went_on[start:so_far].sum() <= max(room, clear)
+        if clear:
             assert went_on[best]
 
 
