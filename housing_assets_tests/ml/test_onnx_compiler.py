@@ -21,7 +21,12 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 from threadpoolctl import threadpool_limits
 
-from housing_assets.ml.onnx_compiler import UnsupportedEstimator, compile_estimator
+from housing_assets.ml.onnx_compiler import (
+    UnsupportedEstimator,
+    _likelier_next,
+    compile_estimator,
+    forest_trees,
+)
 from housing_assets_tests.ml.block_groups import small_folds
 
 TREES = {
@@ -105,6 +110,27 @@ def test_a_value_on_a_threshold_goes_the_same_way() -> None:
     assert answers(compiled(tree, 1), thresholds).tolist() == [10.0, 20.0, 30.0]
     above = np.nextafter(thresholds.astype(np.float32), np.float32(9)).astype(np.float64)
     assert answers(compiled(tree, 1), above).tolist() == [20.0, 30.0, 40.0]
+
+
+def test_a_value_on_a_threshold_goes_the_same_way_whichever_side_most_rows_take() -> None:
+    values = np.array([-8.0, -1.0, -0.0, 0.0, 1.0, 8.0])
+    for sizes in ([40, 9, 9, 1, 1, 1], [1, 1, 1, 9, 9, 40]):
+        x = np.repeat(values, sizes).reshape(-1, 1)
+        tree = DecisionTreeRegressor().fit(x, np.sign(x[:, 0]) + x[:, 0])
+        # Its own lie between the values; now most of them lie on one.
+        tree.tree_.threshold[:] = np.ceil(tree.tree_.threshold)
+        assert {-1.0, 0.0, 1.0} & set(tree.tree_.threshold[tree.tree_.children_left >= 0])
+        around = np.concatenate([np.nextafter(values, side, dtype=np.float32) for side in (-9, 9)])
+        asked = np.concatenate([values, around]).astype(np.float64).reshape(-1, 1)
+        assert np.array_equal(answers(compiled(tree, 1), asked), tree.predict(asked))
+
+
+def test_most_training_rows_go_where_the_memory_is_next() -> None:
+    forest = RandomForestRegressor(5, max_depth=6, random_state=1).fit(*rows()[:2])
+    width = rows()[0].shape[1]
+    for tree in (_likelier_next(tree, width) for tree in forest_trees(forest)):
+        splits = tree.left >= 0
+        assert (tree.cover[tree.left[splits]] <= tree.cover[tree.right[splits]]).all()
 
 
 def test_the_same_estimator_gives_the_same_bytes() -> None:
