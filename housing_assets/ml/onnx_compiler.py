@@ -280,9 +280,8 @@ def _likelier_next(tree: FlatTree, n_features: int) -> FlatTree:
     """
     splits = np.flatnonzero(tree.left >= 0)
     turned = splits[tree.cover[tree.left[splits]] > tree.cover[tree.right[splits]]]
-    feature, threshold, left, right = (
-        values.copy() for values in (tree.feature, tree.threshold, tree.left, tree.right)
-    )
+    feature, threshold = tree.feature.copy(), tree.threshold.copy()
+    left, right = tree.left.copy(), tree.right.copy()
     feature[turned] += n_features
     threshold[turned] = np.nextafter(-threshold[turned], -np.inf)
     left[turned], right[turned] = tree.right[turned], tree.left[turned]
