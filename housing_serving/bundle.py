@@ -319,6 +319,8 @@ def _open_session(data: bytes, width: int, origin: str) -> ort.InferenceSession:
     # One thread per call: requests run side by side, and the order of additions never varies.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
+    # An arena would keep what the largest batch took, for every session.
+    options.enable_cpu_mem_arena = False
     try:
         session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises several types that share no other base

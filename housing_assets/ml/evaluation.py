@@ -26,6 +26,7 @@ from housing_assets.ml.cross_validation import (
     spatial_cross_validation,
 )
 from housing_assets.ml.explanation import mean_contributions
+from housing_assets.ml.intervals import RESIDUAL_FOLDS
 from housing_assets.ml.permutation import permutation_importances
 from housing_assets.ml.preprocessing import FeatureSettings
 from housing_assets.ml.published import (
@@ -62,7 +63,7 @@ class EvaluationSettings:
         ValueError: the fractions do not ascend between zero and one.
     """
 
-    shuffled_folds: int = 3
+    shuffled_folds: int = RESIDUAL_FOLDS
     spatial_folds: int = 5
     block_degrees: float = BLOCK_DEGREES
     resamples: int = RESAMPLES
