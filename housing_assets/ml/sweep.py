@@ -49,8 +49,7 @@ ENGINE = "optuna"
 # Trials drawn at once; the first batch is drawn at random, later ones by what was learned.
 BATCH = 6
 # Share of the objective by which a trial must be better than all that went on, to go on where there is no
-# room left: less than that is within what a fold's score varies by chance, and a whole score costs as much as
-# dozens of comparisons.
+# room left: a whole score costs as much as dozens of comparisons, and less than that is hardly worth it.
 LEAST_GAIN = 0.002
 
 Score = Callable[[Mapping[Task, Params]], Mapping[Task, TrialFold]]
