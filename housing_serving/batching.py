@@ -2,13 +2,14 @@
 
 With several callers, more than one small request is often ready in the same turn of the event loop. An
 operation on arrays, and a run of the model, cost about the same for one row as for ten, so the rows of all of
-them are priced at once. No request waits for one that has yet to arrive, and a row's price does not depend on
-what else is in its batch. The idea is known as dynamic batching (Crankshaw et al., Clipper, NSDI 2017).
+them are priced at once. A batch is complete when a turn of the loop has brought nothing more: no request
+waits for one that has yet to arrive. A row's price does not depend on what else is in its batch. The idea is
+known as dynamic batching (Crankshaw et al., Clipper, NSDI 2017).
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
@@ -80,17 +81,26 @@ class Batcher:
             return price(instances, self._model())
         loop = asyncio.get_running_loop()
         priced: asyncio.Future[Priced] = loop.create_future()
-        # What begins runs when every request that is ready now has come here.
         if len(instances) < THREAD_ROWS:
             if not self._small:
-                loop.call_soon(self._price_small)
+                loop.call_soon(self._price_when_complete, self._small, self._price_small, 0)
             self._small.append(_Small(instances, priced))
         else:
             if not self._large:
-                loop.call_soon(self._price_large)
+                loop.call_soon(self._price_when_complete, self._large, self._price_large, 0)
             self._large.append(_Large(instance_columns(instances), len(instances), priced))
         del instances
         return await priced
+
+    def _price_when_complete(
+        self, waiting: Collection[object], price_waiting: Callable[[], None], before: int
+    ) -> None:
+        """Price what waits, unless the last turn brought some of it and there are requests still to come."""
+        if before < len(waiting) < len(RequestsInProgress.tasks):
+            again = self._price_when_complete
+            asyncio.get_running_loop().call_soon(again, waiting, price_waiting, len(waiting))
+        else:
+            price_waiting()
 
     def _price_small(self) -> None:
         model = self._model()

@@ -9,10 +9,9 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import onnxruntime as ort
@@ -100,8 +99,7 @@ class NotExplainable(BundleError):
     """The bundle predicts, but was exported without what explanations need."""
 
 
-@dataclass(frozen=True)
-class Predictions:
+class Predictions(NamedTuple):
     """Prices and their intervals, one element per row."""
 
     price: FloatArray
@@ -239,9 +237,8 @@ class Bundle:
             return Predictions(price, *bounds(interval, price, spread, np.maximum, np.minimum))
         # The same arithmetic on Python's numbers: operations on arrays of one cost twenty times as much.
         width = None if spread is None else spread.item()
-        return Predictions(
-            price, *(np.array([end]) for end in bounds(interval, price.item(), width, max, min))
-        )
+        lower, upper = bounds(interval, price.item(), width, max, min)
+        return Predictions(price, np.array([lower]), np.array([upper]))
 
     @property
     def neighbourhood(self) -> Neighbourhood | None:

@@ -275,8 +275,7 @@ def feature_matrix(columns: Columns, spec: FeatureSpec, nearest: Nearest | None 
     single = [columns[name] for name in NUMERIC_FEATURES]
     if spec.ratios:
         single += ratios.values()
-    for index, values in enumerate(single):
-        matrix[:, index] = values
+    matrix[:, : len(single)] = np.array(single).T
     if nearest is None:
         place = spec.remembered(latitude, longitude)
     else:

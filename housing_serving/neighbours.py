@@ -55,7 +55,7 @@ ALIKE = {
     "population_per_household": 0.3,
     "bedrooms_per_room": 0.3,
 }
-DIFFERENCES = np.array([ALIKE[trait] for trait in TRAITS])
+DIFFERENCES = np.array([[ALIKE[trait]] for trait in TRAITS])
 INCOME, AGE = TRAITS.index("median_income"), TRAITS.index("housing_median_age")
 # What the least alike count, so that there is always someone to ask.
 LEAST_ALIKE = 1e-6
@@ -271,21 +271,24 @@ class Neighbourhood:
         Args:
             found: Positions of the row's neighbours, shape (n, compared).
             close: Their closeness, shape (n, compared); 0 for those who do not count.
-            traits: Of the row, on the scale of `comparable`, shape (n, len(TRAITS)).
+            traits: Of the rows, on the scale of `comparable`, shape (len(TRAITS), n).
         """
         answer = np.empty((len(found), len(ALIKE_FEATURES)))
         for start in range(0, len(found), CHUNK):
             rows = slice(start, start + CHUNK)
-            differ = self._comparable[found[rows]]
-            differ -= traits[rows, np.newaxis]
+            known = self._known.take(found[rows], axis=1)
+            price, differ = known[-1], known[:-1]
+            differ -= traits[:, rows, np.newaxis]
             differ *= differ
-            weight = np.exp(-0.5 * differ.sum(axis=2))
+            # Trait after trait: adding up along the last axis would be one short sum per neighbour.
+            weight = np.exp(-0.5 * differ.sum(axis=0))
             weight += LEAST_ALIKE
             weight *= close[rows]
             answer[rows, 1] = total = weight.sum(axis=1)
             # Of nobody at all, the mean is 0 as well.
             total[total == 0.0] = 1.0
-            answer[rows, 0] = (weight * self.price[found[rows]]).sum(axis=1) / total
+            weight *= price
+            answer[rows, 0] = weight.sum(axis=1) / total
         return answer
 
     @property
@@ -294,8 +297,9 @@ class Neighbourhood:
         return min(COMPARED, self.k)
 
     @cached_property
-    def _comparable(self) -> FloatArray:
-        return comparable(self.traits)
+    def _known(self) -> FloatArray:
+        """What rows are compared with, and prices last: shape (len(TRAITS) + 1, m)."""
+        return np.vstack([comparable(self.traits), self.price])
 
     @cached_property
     def _income(self) -> FloatArray:
@@ -315,15 +319,12 @@ def comparable(traits: Sequence[FloatArray] | FloatArray) -> FloatArray:
         traits: An array of shape (n,) for each of `TRAITS`.
 
     Returns:
-        Shape (n, len(TRAITS)).
+        Shape (len(TRAITS), n).
     """
-    answer = np.ones((len(traits[0]), len(TRAITS)))
-    for column, values in enumerate(traits):
-        if column == INCOME:
-            np.maximum(values, LEAST_INCOME, out=answer[:, column])
-        elif column != AGE:
-            answer[:, column] = values
+    answer = np.array(traits)
+    np.maximum(answer[INCOME], LEAST_INCOME, out=answer[INCOME])
+    answer[AGE] = 1.0
     np.log(answer, out=answer)
-    answer[:, AGE] = traits[AGE]
+    answer[AGE] = traits[AGE]
     answer /= DIFFERENCES
     return answer

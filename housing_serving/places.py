@@ -54,7 +54,7 @@ class PlaceMemory:
         told = self._told
         places = list(zip(latitude.tolist(), longitude.tolist(), strict=True))
         slots = [told.slots.get(place, -1) for place in places]
-        answer = told.rows[slots]
+        answer = told.rows.take(slots, axis=0)
         if -1 in slots:
             unknown = [row for row, slot in enumerate(slots) if slot < 0]
             answer[unknown] = found = self._describe(latitude[unknown], longitude[unknown])

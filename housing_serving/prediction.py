@@ -6,8 +6,7 @@ response model per instance: for small requests that is most of the work.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from fastapi.exceptions import RequestValidationError
@@ -33,8 +32,7 @@ MAX_KEYS = 20_000
 LONGEST_QUOTE = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Priced:
+class Priced(NamedTuple):
     """Instances, the model that priced them, its prices, and what was unusual about them."""
 
     model: LoadedModel

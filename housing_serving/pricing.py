@@ -10,8 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from fastapi.exceptions import RequestValidationError
@@ -38,8 +37,7 @@ BATCHES_AT_ONCE = 2
 CANARY_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """What was priced, the answer's bytes, and who answered; no track where there is no canary."""
 
     priced: Priced

@@ -102,6 +102,36 @@ def test_a_batch_does_not_grow_beyond_what_the_loop_can_wait_for(
     assert [len(answer.predictions.price) for answer in answers] == sizes
 
 
+@pytest.mark.parametrize(
+    ("rows", "in_progress", "calls"),
+    [
+        # As many as are in progress, and one more that never comes to be priced.
+        pytest.param(1, 3, [3], id="small"),
+        pytest.param(1, 4, [3], id="small, another elsewhere"),
+        pytest.param(THREAD_ROWS, 3, [3 * THREAD_ROWS], id="large"),
+        pytest.param(THREAD_ROWS, 4, [3 * THREAD_ROWS], id="large, another elsewhere"),
+        # Nobody tells how many there are.
+        pytest.param(1, 0, [1, 1, 1], id="unknown"),
+    ],
+)
+def test_a_batch_is_complete_when_a_turn_of_the_loop_brings_nothing_more(
+    rows: int, in_progress: int, calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batcher, bundle = counting()
+    monkeypatch.setattr(RequestsInProgress, "tasks", {object() for _ in range(in_progress)})
+
+    async def one_each_turn() -> list[Priced]:
+        asked = []
+        for _ in range(3):
+            asked.append(asyncio.create_task(batcher.price([block(8)] * rows)))
+            await asyncio.sleep(0)
+        return await asyncio.gather(*asked)
+
+    answers = asyncio.run(one_each_turn())
+    assert bundle.calls == calls
+    assert [len(answer.predictions.price) for answer in answers] == [rows] * 3
+
+
 def test_requests_that_come_later_are_not_waited_for() -> None:
     batcher, bundle = counting()
 

@@ -120,7 +120,7 @@ def test_a_row_is_compared_alike_alone_and_in_any_company(monkeypatch: pytest.Mo
     assert around.ask_alike(found, closeness(distance), rows).tobytes() == batch.tobytes()
     for row in range(300):
         one = slice(row, row + 1)
-        alone = around.ask_alike(found[one], closeness(distance[one]), rows[one])
+        alone = around.ask_alike(found[one], closeness(distance[one]), rows[:, one])
         assert alone.tobytes() == batch[row].tobytes()
 
 
