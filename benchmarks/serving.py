@@ -25,6 +25,7 @@ from benchmarks.open_loop import latencies
 from benchmarks.processes import Server, running
 from benchmarks.sides import (
     EMPTY,
+    OURS,
     REFERENCE,
     Record,
     Side,
@@ -37,6 +38,7 @@ from benchmarks.sides import (
 from housing_assets.ml.columns import columns_of
 from housing_assets.ml.training import predict
 from housing_serving.bundle import Bundle
+from housing_serving.features import FloatArray
 
 # Ratios by peer, batch and connections, and microseconds for one row: more features cost more.
 GOALS = {
@@ -132,7 +134,7 @@ def measure(rows: pd.DataFrame, repeats: int, progress: Progress, scale: Serving
         rates = _rates(started, scale, repeats, progress)
         half = median(rates[ours.side.name, (LATENCY_BATCH, LATENCY_CONNECTIONS)]) / 2
         readings = [
-            *_latency(ours, half, scale.latency_seconds, repeats, progress),
+            *_latency(started, half, scale.latency_seconds, repeats, progress),
             *_memory(ours, asked, scale.predictions, progress),
             Reading("start to ready, s", [*start_seconds, ours.server.start_seconds], "below 2"),
             Reading("one row in process, microseconds", _in_process(files, rows, repeats), one_row_goal),
@@ -201,19 +203,26 @@ def _throughput(
     ]
 
 
-def _latency(ours: Started, rate: float, seconds: float, repeats: int, progress: Progress) -> list[Reading]:
-    bodies = ours.bodies[LATENCY_BATCH].read_bytes().splitlines()
-    medians, tails = [], []
-    for seed in range(repeats):
-        found = 1_000 * latencies(
-            ours.server.port, ours.side.path, bodies, rate=rate, seconds=seconds, seed=seed
-        )
-        middle, tail = np.percentile(found, [50, 99])
-        medians.append(float(middle))
-        tails.append(float(tail))
-        progress(f"{rate:,.0f} requests/s: median {middle:.2f} ms, p99 {tail:.2f} ms")
+def _latency(
+    started: Sequence[Started], rate: float, seconds: float, repeats: int, progress: Progress
+) -> list[Reading]:
+    """That of ours, and of the empty handler at the same rate: no service here could have a lower one."""
+    ours, empty = (next(one for one in started if one.side.name == name) for name in (OURS, EMPTY))
+    found: dict[str, list[FloatArray]] = defaultdict(list)
+    for seed, one in itertools.product(range(repeats), (ours, empty)):
+        bodies = one.bodies[LATENCY_BATCH].read_bytes().splitlines()
+        times = latencies(one.server.port, one.side.path, bodies, rate=rate, seconds=seconds, seed=seed)
+        found[one.side.name].append(np.percentile(1_000 * times, [50, 99]))
+        middle, tail = found[one.side.name][-1]
+        progress(f"{rate:,.0f} requests/s: {one.side.name} median {middle:.2f} ms, p99 {tail:.2f} ms")
     load = f"at {rate:,.0f} requests/s, half of the most, ms"
-    return [Reading(f"median latency {load}", medians), Reading(f"p99 latency {load}", tails, "below 5")]
+    medians, tails = np.transpose(found[OURS]).tolist()
+    _, least = np.transpose(found[EMPTY]).tolist()
+    return [
+        Reading(f"median latency {load}", medians),
+        Reading(f"p99 latency {load}", tails, "below 5"),
+        Reading("p99 latency of the empty handler at that rate, ms", least),
+    ]
 
 
 def _in_process(files: Mapping[str, bytes], rows: pd.DataFrame, repeats: int) -> list[float]:

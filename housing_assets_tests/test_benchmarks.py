@@ -56,6 +56,7 @@ SERVING_ROWS = [
 READINGS = [
     "median latency",
     "p99 latency",
+    "p99 latency of the empty handler",
     "resident after the load, MB",
     "resident after 20,000 predictions more, MB",
     "grown in the last four fifths of them, MB",

@@ -52,6 +52,9 @@ LINEAR_FAMILIES = ("Ridge", "Lasso")
 
 # With fewer trees, chance decides between forests.
 LEAST_TREES = 20
+# Half of a fit to few rows goes into looking for splits in the 255 bins that a booster has by default.
+REHEARSAL_BINS = 63
+BINS_OF = {"LightGBM": "max_bin", "HistGradientBoosting": "max_bins"}
 
 Grid = Mapping[str, list[Any]]
 
@@ -171,7 +174,9 @@ def build_estimator(family: str, params: Mapping[str, Any], seed: int) -> BaseEs
 def tunable_parameters(family: str) -> set[str]:
     """Names of the hyperparameters that may be set for a family."""
     regressor, fixed = _REGRESSORS[_known(family)]
-    return set(regressor().get_params()) - fixed.keys() - {"random_state", "n_jobs", "verbose", "warm_start"}
+    # LightGBM takes the number of bins, and does not list it.
+    known = set(regressor().get_params()) | ({BINS_OF[family]} if family in BINS_OF else set())
+    return known - fixed.keys() - {"random_state", "n_jobs", "verbose", "warm_start"}
 
 
 def rehearsed(family: str, params: Mapping[str, Any], share: float) -> Params:
@@ -179,12 +184,18 @@ def rehearsed(family: str, params: Mapping[str, Any], share: float) -> Params:
 
     A forest has the same share of its trees there: they are independent of each other, so that a few tell as
     much of how the others would do. A booster has all of them, for its trees and its learning rate go
-    together.
+    together, but looks for splits in fewer bins.
     """
-    if family != "RandomForest" or "n_estimators" not in params:
-        return dict(params)
-    trees = params["n_estimators"]
-    return {**params, "n_estimators": min(trees, max(LEAST_TREES, round(trees * share)))}
+    changed = dict(params)
+    if share == 1.0:
+        return changed
+    if family in BINS_OF:
+        bins = BINS_OF[family]
+        changed[bins] = min(params.get(bins, REHEARSAL_BINS), REHEARSAL_BINS)
+    if family == "RandomForest" and "n_estimators" in params:
+        trees = params["n_estimators"]
+        changed["n_estimators"] = min(trees, max(LEAST_TREES, round(trees * share)))
+    return changed
 
 
 def candidates(family: str, grid: str) -> list[Params]:

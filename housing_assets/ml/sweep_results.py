@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
+from importlib.metadata import version
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -279,14 +280,15 @@ class SweepPlan:
     def identity(self) -> str:
         """Eight hexadecimal digits that change with everything the outcome depends on.
 
-        Among it are the content of the folds, the options of the estimator and the release of its library,
-        so that what was found before one of them changed is not taken for what would be found now.
+        Among it are the content of the folds, the options of the estimator, the release of its library and
+        that of this package, whose rules decide who goes on: what was found before one of them changed is
+        not taken for what would be found now.
         """
         estimator = build_estimator(self.family, {}, self.seed)
         library = sys.modules[type(estimator).__module__.partition(".")[0]]
-        release = getattr(library, "__version__", "")
         space = self.space.model_dump(mode="json")
-        settings = [self.family, repr(estimator), release, space, self.n_trials, self.seed, self.start_from]
+        releases = [version("housing-assets"), getattr(library, "__version__", "")]
+        settings = [self.family, repr(estimator), releases, space, self.n_trials, self.seed, self.start_from]
         digest = blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=4)
         for fold in self.parts:
             for array in (fold.x_train, fold.y_train, fold.x_valid, fold.y_valid):

@@ -8,6 +8,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from housing_assets.ml.families import (
+    BINS_OF,
     FAMILIES,
     GRIDS,
     build_estimator,
@@ -80,7 +81,21 @@ def test_a_forest_rehearses_with_fewer_trees_and_nothing_else_does() -> None:
     assert rehearsed("RandomForest", {"n_estimators": 100}, 1 / 9) == {"n_estimators": 20}
     assert rehearsed("RandomForest", {"n_estimators": 12}, 1 / 9) == {"n_estimators": 12}
     assert rehearsed("RandomForest", {"max_depth": 9}, 1 / 3) == {"max_depth": 9}
-    assert rehearsed("LightGBM", {"n_estimators": 300}, 1 / 9) == {"n_estimators": 300}
+    assert rehearsed("RandomForest", {"n_estimators": 300}, 1) == {"n_estimators": 300}
+
+
+@pytest.mark.parametrize(("family", "bins"), BINS_OF.items())
+def test_a_booster_looks_for_splits_in_fewer_bins_on_a_share_of_the_rows(family: str, bins: str) -> None:
+    assert rehearsed(family, {"learning_rate": 0.1}, 1 / 9) == {"learning_rate": 0.1, bins: 63}
+    assert rehearsed(family, {bins: 31}, 1 / 9) == {bins: 31}
+    assert rehearsed(family, {bins: 200}, 1 / 9) == {bins: 63}
+    assert rehearsed(family, {bins: 200}, 1) == {bins: 200}
+    x, y = np.random.default_rng(0).normal(size=(2, 500))
+    few, many = (
+        build_estimator(family, rehearsed(family, {}, share), seed=5).fit(x[:, None], y).predict(x[:, None])
+        for share in (1 / 9, 1)
+    )
+    assert len(np.unique(few)) < len(np.unique(many))
 
 
 def test_unknown_names_are_refused_with_what_is_known() -> None:

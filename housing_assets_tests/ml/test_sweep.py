@@ -8,7 +8,7 @@ import optuna
 import pandas as pd
 import pytest
 
-from housing_assets.ml import studies
+from housing_assets.ml import studies, sweep_results
 from housing_assets.ml.metrics import METRICS
 from housing_assets.ml.search_spaces import SearchSpace, load_search_spaces
 from housing_assets.ml.selection import FoldScore, mean_metrics, score_folds
@@ -289,6 +289,13 @@ def test_a_line_that_a_killed_process_has_half_written_is_taken_off(tmp_path: Pa
 )
 def test_another_plan_is_another_study(change: dict[str, Any]) -> None:
     assert tree_sweep(**change).best_params.sweep_id != tree_sweep().best_params.sweep_id
+
+
+def test_another_release_has_other_rules_and_another_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = [SweepPlan.of(small_folds(600), "Ridge", tree_space(), 8, 7, "name", None) for _ in range(2)]
+    before = plans[0].identity
+    monkeypatch.setattr(sweep_results, "version", lambda _: "99.0")
+    assert plans[1].identity != before
 
 
 def test_other_rows_are_another_study() -> None:
