@@ -18,7 +18,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 
+from housing_assets.ml.warning_filters import keep_warning_filters
 from housing_serving.features import FloatArray
+
+keep_warning_filters()
 
 Params = dict[str, Any]
 

@@ -18,6 +18,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegresso
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from housing_assets.ml.columns import columns_of
+from housing_assets.ml.warning_filters import keep_warning_filters
 from housing_serving.features import NULLABLE_FEATURE, Columns, FloatArray, row_features
 from housing_serving.imputation import (
     ConstantImputer,
@@ -27,6 +28,8 @@ from housing_serving.imputation import (
     imputer_matrix,
     whole_bedrooms,
 )
+
+keep_warning_filters()
 
 # The four published strategies, then the better one.
 STRATEGIES = ("median", "mean", "knn", "iterative_forest", "ratio_boosting")

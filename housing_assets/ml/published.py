@@ -23,7 +23,10 @@ from threadpoolctl import threadpool_limits
 from housing_assets.ml.bootstrap import FIGURES, RATIOS, RESAMPLES, figure_intervals, ratio_intervals
 from housing_assets.ml.cleaning import ID_COLUMN, block_group_ids
 from housing_assets.ml.splitters import Positions
+from housing_assets.ml.warning_filters import keep_warning_filters
 from housing_serving.features import CATEGORICAL_FEATURE, NUMERIC_FEATURES, RAW_FEATURES, TARGET, FloatArray
+
+keep_warning_filters()
 
 # What the published service answers with.
 FOREST = {
