@@ -194,9 +194,12 @@ def test_a_reader_that_has_seen_enough_ends_it(home: Path) -> None:
     running.stderr.close()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+# Python ends by the signal itself, which is 130 in a shell, where Ctrl-C came while an import ran `exec`.
+@pytest.mark.parametrize(
+    ("number", "codes"), [(signal.SIGTERM, {143}), (signal.SIGINT, {130, -signal.SIGINT})]
+)
 def test_what_is_stopped_leaves_the_output_as_it_was(
-    home: Path, tmp_path: Path, number: signal.Signals, code: int
+    home: Path, tmp_path: Path, number: signal.Signals, codes: set[int]
 ) -> None:
     target = tmp_path / "out" / "priced.csv"
     target.parent.mkdir()
@@ -211,7 +214,7 @@ def test_what_is_stopped_leaves_the_output_as_it_was(
             assert running.poll() is None
             time.sleep(0.02)
         running.send_signal(number)
-        assert running.wait(timeout=120) == code
+        assert running.wait(timeout=120) in codes
     assert [path.name for path in target.parent.iterdir()] == ["priced.csv"]
     assert target.read_text() == "from before"
 
