@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
@@ -138,12 +139,23 @@ def predict(
 
 @contextmanager
 def _tidy_end() -> Iterator[None]:
-    """SIGTERM ends it as Ctrl-C does: what is half-written goes."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """What is half-written goes when SIGTERM or Ctrl-C comes, and the exit code is that of a shell.
+
+    Python itself would end by the signal after a KeyboardInterrupt that had passed an `exec`, as in the
+    import of a dataclass.
+    """
+    # What runs in the background may have to ignore Ctrl-C.
+    heard = [one for one in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(one) != signal.SIG_IGN]
+    before = {one: signal.signal(one, _exit) for one in heard}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _exit(number: int, _: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def _formats(
