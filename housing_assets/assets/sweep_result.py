@@ -53,8 +53,8 @@ def sweep_result(
     """The best hyperparameters found for the winning family, as a readable, diffable YAML file.
 
     The page has the whole search: one row is one trial, with the reason why it ended.
-    Every trial is scored in shuffled folds of the training rows; poor ones stop after their first folds. A
-    sweep that was killed goes on where it was (Optuna).
+    Every trial is scored in shuffled folds of the training rows; poor ones stop after a part of the first
+    fold. A sweep that was killed goes on where it was (Optuna).
     """
     with tracking.step(context, job_type="sweep", artifact_type="sweep_result") as step:
         family = config.family or model_selection["winner"]

@@ -55,7 +55,7 @@ LINEAR_FAMILIES = ("Ridge", "Lasso")
 
 # With fewer trees, chance decides between forests.
 LEAST_TREES = 20
-# Half of a fit to few rows goes into looking for splits in the 255 bins that a booster has by default.
+# Nearly half of a fit to few rows goes into looking for splits in the 255 bins that a booster has by default.
 REHEARSAL_BINS = 63
 BINS_OF = {"LightGBM": "max_bin", "HistGradientBoosting": "max_bins"}
 

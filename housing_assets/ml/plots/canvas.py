@@ -15,6 +15,8 @@ BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00
 INK = "#222222"
 # Diverging, and readable by colour-blind people.
 DIVERGING = "RdBu_r"
+# Trials of a search: their scores are not on the same rows and folds as those of completed ones.
+STOPPED_EARLY = "stopped early (on fewer rows or folds)"
 
 LABELS = {
     "longitude": "Longitude (°)",

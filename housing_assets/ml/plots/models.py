@@ -12,6 +12,7 @@ from housing_assets.ml.plots.canvas import (
     GREEN,
     GREY,
     INK,
+    STOPPED_EARLY,
     VERMILION,
     in_thousands,
     label,
@@ -85,7 +86,7 @@ def sweep_history(trials: pd.DataFrame, objective: str = "wmape", *, maximize: b
     numbers = trials["number"] + 1
     axes.scatter(numbers[done], trials[objective][done], s=70, color=BLUE, label="completed", zorder=3)
     if (~done).any():
-        stopped = {"marker": "x", "s": 60, "color": VERMILION, "label": "stopped early (folds so far)"}
+        stopped = {"marker": "x", "s": 60, "color": VERMILION, "label": STOPPED_EARLY}
         axes.scatter(numbers[~done], trials[objective][~done], zorder=3, **stopped)
     if done.any():
         completed = trials[objective].where(done)

@@ -13,6 +13,7 @@ from housing_assets.ml.plots.canvas import (
     BLUE,
     GREY,
     INK,
+    STOPPED_EARLY,
     VERMILION,
     new_figure,
     objective_label,
@@ -196,7 +197,7 @@ def _legend(axes: Any, *, stopped: bool, found: bool) -> None:  # noqa: ANN401
     if found:
         lines.insert(0, Line2D([], [], color=VERMILION, linewidth=3.2, marker="o", label="the best trial"))
     if stopped:
-        lines.append(Line2D([], [], color=GREY, linewidth=1.0, label="stopped early (folds so far)"))
+        lines.append(Line2D([], [], color=GREY, linewidth=1.0, label=STOPPED_EARLY))
     axes.legend(
         handles=lines, loc="upper center", bbox_to_anchor=(0.5, 1.09), ncols=4, frameon=False, fontsize=12
     )
