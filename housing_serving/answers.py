@@ -1,17 +1,19 @@
 """Answered instances: one request as it is recorded, many of them as columns."""
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from housing_serving.bundle import Predictions
-from housing_serving.features import RAW_FEATURES, Columns, FloatArray
+from housing_serving.features import CATEGORICAL_FEATURE, NUMERIC_FEATURES, Columns, FloatArray
 
 DAY_SECONDS = 86_400
+FLOAT_BYTES = 8
 
 
 class Answer(NamedTuple):
@@ -45,30 +47,6 @@ class AnswerBatch:
     lower: FloatArray
     upper: FloatArray
 
-    @classmethod
-    def of(cls, answers: Sequence[Answer]) -> Self:
-        """The instances of one or more answers, in their order."""
-        sizes = np.array([len(answer.predictions.price) for answer in answers])
-        starts = np.cumsum(sizes) - sizes
-
-        def per_instance(values: list[Any], dtype: type[Any]) -> NDArray[Any]:
-            return np.repeat(np.array(values, dtype=dtype), sizes)
-
-        return cls(
-            request_id=per_instance([answer.request_id for answer in answers], object),
-            instance=(np.arange(sizes.sum()) - np.repeat(starts, sizes)).astype(np.int32),
-            answered_at=per_instance([answer.answered_at for answer in answers], np.float64),
-            latency_seconds=per_instance([answer.latency_seconds for answer in answers], np.float64),
-            model_version=per_instance([answer.model_version for answer in answers], object),
-            level=per_instance([answer.level for answer in answers], np.float64),
-            columns={
-                name: np.concatenate([answer.columns[name] for answer in answers]) for name in RAW_FEATURES
-            },
-            price=np.concatenate([answer.predictions.price for answer in answers]),
-            lower=np.concatenate([answer.predictions.lower for answer in answers]),
-            upper=np.concatenate([answer.predictions.upper for answer in answers]),
-        )
-
     def __len__(self) -> int:
         return len(self.price)
 
@@ -78,8 +56,76 @@ class AnswerBatch:
         for day in np.unique(days).tolist():
             chosen = days == day
             moment = datetime.fromtimestamp(day * DAY_SECONDS, UTC)
-            yield moment.date(), self if chosen.all() else self._where(chosen)
+            yield moment.date(), self if chosen.all() else self.part(chosen)
 
-    def _where(self, chosen: NDArray[np.bool_]) -> "AnswerBatch":
+    def part(self, chosen: slice | NDArray[np.bool_]) -> "AnswerBatch":
+        """Some of the rows."""
         arrays = {name: value[chosen] for name, value in vars(self).items() if name != "columns"}
         return AnswerBatch(columns={name: values[chosen] for name, values in self.columns.items()}, **arrays)
+
+
+class AnswerColumns:
+    """Answers one after the other, kept as columns.
+
+    As objects, a dozen arrays each, they would be ten times as large, and a thread that makes files of them
+    would fetch every one from the processor that made it, with the interpreter's lock in its hands.
+    """
+
+    def __init__(self) -> None:
+        # Per answer.
+        self._request_ids: list[str] = []
+        self._sizes = array("q")
+        self._answered_at = array("d")
+        self._latency_seconds = array("d")
+        self._versions: list[str] = []
+        self._levels = array("d")
+        # Per instance: the numeric features, price, lower and upper.
+        self._numbers = [bytearray() for _ in range(len(NUMERIC_FEATURES) + 3)]
+        self._categories: list[str] = []
+
+    @property
+    def answers(self) -> int:
+        """How many were added."""
+        return len(self._request_ids)
+
+    def add(self, answer: Answer) -> None:
+        """Add an answer whole or, with an error, not at all.
+
+        Raises:
+            KeyError: a feature is missing.
+            ValueError: its columns have different lengths.
+        """
+        numbers = [answer.columns[name].tobytes() for name in NUMERIC_FEATURES]
+        numbers += [values.tobytes() for values in answer.predictions]
+        categories = answer.columns[CATEGORICAL_FEATURE].tolist()
+        if set(map(len, numbers)) != {FLOAT_BYTES * len(categories)}:
+            raise ValueError("an answer's columns have different lengths")
+        self._request_ids.append(answer.request_id)
+        self._sizes.append(len(categories))
+        self._answered_at.append(answer.answered_at)
+        self._latency_seconds.append(answer.latency_seconds)
+        self._versions.append(answer.model_version)
+        self._levels.append(answer.level)
+        for column, values in zip(self._numbers, numbers, strict=True):
+            column.extend(values)
+        self._categories += categories
+
+    def batch(self) -> AnswerBatch:
+        """The instances of all answers, in their order; nothing can be added afterwards."""
+        sizes = np.array(self._sizes)
+        starts = np.cumsum(sizes) - sizes
+        numbers = [np.frombuffer(column) for column in self._numbers]
+        features = dict(zip(NUMERIC_FEATURES, numbers, strict=False))
+        price, lower, upper = numbers[len(NUMERIC_FEATURES) :]
+        return AnswerBatch(
+            request_id=np.repeat(np.array(self._request_ids, dtype=object), sizes),
+            instance=(np.arange(sizes.sum()) - np.repeat(starts, sizes)).astype(np.int32),
+            answered_at=np.repeat(self._answered_at, sizes),
+            latency_seconds=np.repeat(self._latency_seconds, sizes),
+            model_version=np.repeat(np.array(self._versions, dtype=object), sizes),
+            level=np.repeat(self._levels, sizes),
+            columns=features | {CATEGORICAL_FEATURE: np.array(self._categories, dtype=object)},
+            price=price,
+            lower=lower,
+            upper=upper,
+        )

@@ -10,12 +10,12 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
-from housing_serving.answers import Answer, AnswerBatch
+from housing_serving.answers import Answer, AnswerBatch, AnswerColumns
 from housing_serving.metrics import Metrics
 from housing_serving.prediction_files import (
     PredictionFile,
@@ -38,15 +38,14 @@ logger = logging.getLogger(__name__)
 
 # Some 200 bytes a row once they are collected, 80 in a file.
 MAX_BUFFERED_ROWS = 200_000
-# An answer of one row takes two kilobytes until it is collected.
+# Each takes some hundred bytes beside its rows.
 MAX_WAITING_ANSWERS = 20_000
 FILE_ROWS = 20_000
 # Answers are collected as often as this, or once so many wait.
 COLLECT_SECONDS = 0.25
 COLLECT_ANSWERS = 500
 # Many at a time cost less each; in between, others get a turn with the interpreter's lock.
-STRETCH_ANSWERS = 250
-STRETCH_ROWS = 2_000
+STRETCH_ROWS = 1_000
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 60.0
 # When the service ends, the attempts that are left come quickly.
@@ -176,18 +175,18 @@ class PredictionLog:
         self._file_rows = file_rows
         # Held for a few instructions, never while anything is waited for.
         self._lock = threading.Lock()
-        self._waiting: list[Answer] = []
+        self._waiting = AnswerColumns()
         self._buffered_rows = 0
         self._written_rows = 0
         self._dropped_rows = 0
         self._closed = False
         self._over = False
+        self._gave_up = False
         # Of the collecting thread alone.
         self._batches: dict[date, list[RecordBatch]] = {}
         self._batched_rows = 0
         self._turns = Turns()
         self._dropped_before = 0
-        self._gave_up = False
         self._calm_at: float | None = None
         self._wake = threading.Event()
         self._collector = threading.Thread(
@@ -209,21 +208,24 @@ class PredictionLog:
     def record(self, answer: Answer) -> None:
         """Take an answer to be logged; never blocks, never raises."""
         rows = len(answer.predictions.price)
-        with self._lock:
-            waiting = len(self._waiting)
-            fits = self._buffered_rows + rows <= self._max_rows and waiting < MAX_WAITING_ANSWERS
-            if fits and not self._closed:
-                self._buffered_rows += rows
-                self._waiting.append(answer)
-                if waiting + 1 != COLLECT_ANSWERS:
-                    return
-            else:
-                self._dropped_rows += rows
-                fits = False
-        if fits:
+        try:
+            with self._lock:
+                waiting = self._waiting.answers
+                if self._closed:
+                    refused = SHUTDOWN
+                elif self._buffered_rows + rows > self._max_rows or waiting == MAX_WAITING_ANSWERS:
+                    refused = BUFFER_FULL
+                else:
+                    refused = None
+                    self._buffered_rows += rows
+                    self._waiting.add(answer)
+        except Exception:  # an answer that makes no sense must cost neither its request nor other answers
+            self._give_up(rows)
+            return
+        if refused is not None:
+            self._drop(refused, rows)
+        elif waiting + 1 == COLLECT_ANSWERS:
             self._wake.set()
-        else:
-            self._metrics.log_dropped(SHUTDOWN if self._closed else BUFFER_FULL, rows)
 
     def close(self, timeout_seconds: float) -> None:
         """Store what is buffered, as far as the time allows, and count the rest as dropped.
@@ -288,9 +290,10 @@ class PredictionLog:
 
     def _collect(self) -> None:
         with self._lock:
-            answers, self._waiting = self._waiting, []
-        for stretch in _stretches(answers):
-            self._take(stretch)
+            waiting, self._waiting = self._waiting, AnswerColumns()
+        answers = waiting.batch()
+        for start in range(0, len(answers), STRETCH_ROWS):
+            self._take(answers.part(slice(start, start + STRETCH_ROWS)))
             if self._batched_rows >= self._file_rows:
                 self._make_files()
             self._turns.offer()
@@ -298,19 +301,14 @@ class PredictionLog:
             buffered = self._buffered_rows
         self._metrics.log_buffered(buffered)
 
-    def _take(self, answers: list[Answer]) -> None:
+    def _take(self, batch: AnswerBatch) -> None:
+        self._turns.offer()
         try:
-            batch = AnswerBatch.of(answers)
-            self._turns.offer()
             converted = [(day, record_batch(part)) for day, part in batch.by_day()] if self._enabled else []
-            self._turns.offer()
-        except Exception:  # one answer that makes no sense must not cost the others
-            if len(answers) > 1:
-                for answer in answers:
-                    self._take([answer])
-            else:
-                self._give_up(len(answers[0].predictions.price))
+        except Exception:  # others may be sound
+            self._give_up(len(batch))
             return
+        self._turns.offer()
         self._metrics.observe_answers(batch)
         if self._summary is not None:
             self._summary.add(batch)
@@ -329,8 +327,12 @@ class PredictionLog:
         self._gave_up = True
         with self._lock:
             self._buffered_rows -= rows
+        self._drop(BROKEN, rows)
+
+    def _drop(self, reason: str, rows: int) -> None:
+        with self._lock:
             self._dropped_rows += rows
-        self._metrics.log_dropped(BROKEN, rows)
+        self._metrics.log_dropped(reason, rows)
 
     def _make_files(self) -> None:
         batches, self._batches, self._batched_rows = self._batches, {}, 0
@@ -361,17 +363,3 @@ class PredictionLog:
             logger.info("prediction log drops no more rows", extra={"dropped": dropped})
             self._calm_at = None
         self._dropped_before = dropped
-
-
-def _stretches(answers: list[Answer]) -> Iterator[list[Answer]]:
-    """Pieces small enough not to hold up the event loop."""
-    stretch: list[Answer] = []
-    rows = 0
-    for answer in answers:
-        stretch.append(answer)
-        rows += len(answer.predictions.price)
-        if len(stretch) == STRETCH_ANSWERS or rows >= STRETCH_ROWS:
-            yield stretch
-            stretch, rows = [], 0
-    if stretch:
-        yield stretch

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from housing_assets_tests.serving.bundles import bundle_files, random_columns
-from housing_serving.answers import Answer, AnswerBatch
+from housing_serving.answers import Answer, AnswerBatch, AnswerColumns
 from housing_serving.bundle import Bundle, Predictions
 from housing_serving.features import NUMERIC_FEATURES
 from housing_serving.metrics import FEATURE_BOUNDS, UNMATCHED, BulkHistogram, Metrics
@@ -60,6 +60,13 @@ def answer(rows: int, **changes: Any) -> Answer:
         "predictions": Predictions(np.full(rows, 2e5), np.full(rows, 1e5), np.full(rows, 3e5)),
     }
     return Answer(**(fields | changes))
+
+
+def batch_of(*answers: Answer) -> AnswerBatch:
+    columns = AnswerColumns()
+    for one in answers:
+        columns.add(one)
+    return columns.batch()
 
 
 def test_requests_are_counted_by_method_route_and_status() -> None:
@@ -115,7 +122,7 @@ def test_distributions_of_what_was_asked_and_answered() -> None:
     prices = np.array([50_000.0, 50_001.0, 2e6])
 
     metrics.observe_answers(
-        AnswerBatch.of([answer(3, columns=columns, predictions=Predictions(prices, prices, prices))])
+        batch_of(answer(3, columns=columns, predictions=Predictions(prices, prices, prices)))
     )
 
     found = exposed(metrics)
@@ -253,7 +260,6 @@ WORKER = """
 import json, sys
 import {module} as tests
 from housing_serving.metrics import Metrics
-from housing_serving.answers import AnswerBatch
 
 metrics = Metrics()
 print("ready", flush=True)
@@ -263,7 +269,7 @@ for line in sys.stdin:
         metrics.request_started()
         metrics.request_finished("POST", "/api/v1/predict", 200, 0.0004)
         metrics.predicted("3", 10)
-        metrics.observe_answers(AnswerBatch.of([tests.answer(10)]))
+        metrics.observe_answers(tests.batch_of(tests.answer(10)))
     elif command == "load":
         metrics.model_changed(tests.loaded(*arguments))
     elif command == "expose":

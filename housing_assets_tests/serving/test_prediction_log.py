@@ -23,9 +23,9 @@ from housing_assets_tests import conftest
 from housing_assets_tests.conftest import GcsServer
 from housing_assets_tests.scripted_http import ScriptedHandler, answer, lose_answer, scripted_server
 from housing_assets_tests.serving.bundles import columns_of, random_columns
-from housing_assets_tests.serving.test_metrics import exposed
+from housing_assets_tests.serving.test_metrics import batch_of, exposed
 from housing_serving import prediction_log
-from housing_serving.answers import AnswerBatch
+from housing_serving.answers import AnswerColumns
 from housing_serving.bundle import Predictions
 from housing_serving.features import NUMERIC_FEATURES
 from housing_serving.metrics import Metrics
@@ -238,12 +238,39 @@ def test_without_a_log_the_distributions_are_still_observed(tmp_path: Path) -> N
     assert (status.enabled, status.written_rows, status.dropped_rows) == (False, 0, 0)
 
 
-def test_a_batch_is_the_same_whole_or_by_parts() -> None:
-    answers = [answered(f"r{rows}", rows) for rows in (3, 1, 2)]
-    whole = AnswerBatch.of(answers)
-    assert whole.request_id.tolist() == ["r3", "r3", "r3", "r1", "r2", "r2"]
-    assert whole.instance.tolist() == [0, 1, 2, 0, 0, 1]
-    assert len(whole) == 6
+def test_a_batch_has_the_instances_of_all_answers_in_their_order() -> None:
+    answers = [answered(f"r{rows}", rows, level=rows / 10) for rows in (3, 1, 2)]
+    batch = batch_of(*answers)
+    assert len(batch) == 6
+    assert batch.request_id.tolist() == ["r3", "r3", "r3", "r1", "r2", "r2"]
+    assert batch.instance.tolist() == [0, 1, 2, 0, 0, 1]
+    assert batch.level.tolist() == [0.3, 0.3, 0.3, 0.1, 0.2, 0.2]
+    for name, values in batch.columns.items():
+        expected = np.concatenate([one.columns[name] for one in answers])
+        np.testing.assert_array_equal(values, expected)
+    for end in ("price", "lower", "upper"):
+        expected = np.concatenate([getattr(one.predictions, end) for one in answers])
+        np.testing.assert_array_equal(getattr(batch, end), expected)
+    part = batch.part(slice(2, 5))
+    assert (part.request_id.tolist(), part.instance.tolist()) == (["r3", "r1", "r2"], [2, 0, 0])
+    np.testing.assert_array_equal(part.columns["latitude"], batch.columns["latitude"][2:5])
+
+
+@pytest.mark.parametrize("wrong", ["longitude", "median_income", "ocean_proximity", "upper"])
+def test_an_answer_with_columns_of_different_lengths_is_not_added_by_half(wrong: str) -> None:
+    broken = answered("b", 2)
+    if wrong == "upper":
+        price = broken.predictions.price
+        broken = broken._replace(predictions=Predictions(price, price, price[:1]))
+    else:
+        broken = broken._replace(columns={**broken.columns, wrong: broken.columns[wrong][:1]})
+    columns = AnswerColumns()
+    columns.add(answered("a", 2))
+    with pytest.raises(ValueError, match="different lengths"):
+        columns.add(broken)
+    columns.add(answered("c"))
+    assert columns.answers == 2
+    assert columns.batch().request_id.tolist() == ["a", "a", "c"]
 
 
 # Bounds

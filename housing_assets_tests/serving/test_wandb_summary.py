@@ -20,9 +20,9 @@ from pydantic import SecretStr
 from housing_assets_tests.conftest import free_port
 from housing_assets_tests.scripted_http import answer, scripted_server
 from housing_assets_tests.serving.bundles import random_columns
+from housing_assets_tests.serving.test_metrics import batch_of
 from housing_assets_tests.serving.test_prediction_log import answered, keys, rows_in, settings
 from housing_assets_tests.wandb_stand_in import WandbStandIn
-from housing_serving.answers import AnswerBatch
 from housing_serving.bundle import Predictions
 from housing_serving.metrics import Metrics
 from housing_serving.prediction_log import PredictionLog
@@ -92,7 +92,7 @@ def test_quantiles_are_those_of_the_latencies() -> None:
 def test_a_request_counts_once_and_its_instances_each(tmp_path: Path) -> None:
     summary = WandbSummary(with_key(tmp_path), KEY)
     answers = [answered("a", 5, latency_seconds=0.5), answered("b", 1), answered("c", 2, model_version="4")]
-    summary.add(AnswerBatch.of(answers))
+    summary.add(batch_of(*answers))
     found = {version: sums.values() for version, sums in summary._versions.items()}
     assert {version: (sums["predictions"], sums["requests"]) for version, sums in found.items()} == {
         "3": (6, 2),
