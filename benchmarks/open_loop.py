@@ -89,19 +89,21 @@ def latencies(
 def _measured(connections: list[_Connection], requests: Sequence[bytes], due: list[float]) -> FloatArray:
     free, busy = deque(connections), {}
     found: list[float] = []
-    started = time.perf_counter()
+    started = heard = time.perf_counter()
     sent = 0
     while len(found) < len(due):
-        now = time.perf_counter() - started
-        while sent < len(due) and due[sent] <= now and free:
+        now = time.perf_counter()
+        while sent < len(due) and due[sent] <= now - started and free:
             connection = free.popleft()
             connection.ask(requests[sent % len(requests)], due[sent])
             busy[connection.socket] = connection
             sent += 1
-        wait = due[sent] - now if sent < len(due) and free else SILENCE_SECONDS
-        # select's time-out is in microseconds; epoll's, in milliseconds, would be as coarse as the latencies.
-        ready, _, _ = select.select(list(busy), [], [], max(wait, 0))
-        if not ready and wait == SILENCE_SECONDS:
+        # Never sleeps: to wake this process on another processor would be the server's work, which it is not
+        # where callers are on other machines, and would take as long as some answers do.
+        ready, _, _ = select.select(list(busy), [], [], 0)
+        if ready or not busy:
+            heard = now
+        elif now - heard > SILENCE_SECONDS:
             raise MeasurementRefused(f"no answer for {SILENCE_SECONDS:.0f} s")
         for one in ready:
             connection = busy[one]

@@ -79,8 +79,9 @@ class AnswerColumns:
         self._latency_seconds = array("d")
         self._versions: list[str] = []
         self._levels = array("d")
-        # Per instance: the numeric features, price, lower and upper.
-        self._numbers = [bytearray() for _ in range(len(NUMERIC_FEATURES) + 3)]
+        # Per answer its columns one after the other: the numeric features, price, lower and upper.
+        self._numbers = bytearray()
+        # Per instance.
         self._categories: list[str] = []
 
     @property
@@ -95,10 +96,11 @@ class AnswerColumns:
             KeyError: a feature is missing.
             ValueError: its columns have different lengths.
         """
-        numbers = [answer.columns[name].tobytes() for name in NUMERIC_FEATURES]
-        numbers += [values.tobytes() for values in answer.predictions]
+        columns = [answer.columns[name].tobytes() for name in NUMERIC_FEATURES]
+        columns += [values.tobytes() for values in answer.predictions]
+        numbers = b"".join(columns)
         categories = answer.columns[CATEGORICAL_FEATURE].tolist()
-        if set(map(len, numbers)) != {FLOAT_BYTES * len(categories)}:
+        if len(numbers) != len(columns) * FLOAT_BYTES * len(categories):
             raise ValueError("an answer's columns have different lengths")
         self._request_ids.append(answer.request_id)
         self._sizes.append(len(categories))
@@ -106,26 +108,27 @@ class AnswerColumns:
         self._latency_seconds.append(answer.latency_seconds)
         self._versions.append(answer.model_version)
         self._levels.append(answer.level)
-        for column, values in zip(self._numbers, numbers, strict=True):
-            column.extend(values)
+        self._numbers += numbers
         self._categories += categories
 
     def batch(self) -> AnswerBatch:
         """The instances of all answers, in their order; nothing can be added afterwards."""
         sizes = np.array(self._sizes)
-        starts = np.cumsum(sizes) - sizes
-        numbers = [np.frombuffer(column) for column in self._numbers]
-        features = dict(zip(NUMERIC_FEATURES, numbers, strict=False))
-        price, lower, upper = numbers[len(NUMERIC_FEATURES) :]
+        starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
+        instance = np.arange(len(starts)) - starts
+        names = (*NUMERIC_FEATURES, *Predictions._fields)
+        numbers = np.frombuffer(self._numbers)
+        places = len(names) * starts + instance
+        rows = np.repeat(sizes, sizes)
+        columns = {name: numbers[places + number * rows] for number, name in enumerate(names)}
+        ends = {name: columns.pop(name) for name in Predictions._fields}
         return AnswerBatch(
             request_id=np.repeat(np.array(self._request_ids, dtype=object), sizes),
-            instance=(np.arange(sizes.sum()) - np.repeat(starts, sizes)).astype(np.int32),
+            instance=instance.astype(np.int32),
             answered_at=np.repeat(self._answered_at, sizes),
             latency_seconds=np.repeat(self._latency_seconds, sizes),
             model_version=np.repeat(np.array(self._versions, dtype=object), sizes),
             level=np.repeat(self._levels, sizes),
-            columns=features | {CATEGORICAL_FEATURE: np.array(self._categories, dtype=object)},
-            price=price,
-            lower=lower,
-            upper=upper,
+            columns=columns | {CATEGORICAL_FEATURE: np.array(self._categories, dtype=object)},
+            **ends,
         )

@@ -42,10 +42,10 @@ MAX_BUFFERED_ROWS = 200_000
 MAX_WAITING_ANSWERS = 20_000
 FILE_ROWS = 20_000
 # Answers are collected as often as this, or once so many wait.
-COLLECT_SECONDS = 0.25
-COLLECT_ANSWERS = 500
+COLLECT_SECONDS = 1.0
+COLLECT_ANSWERS = 4_000
 # Many at a time cost less each; in between, others get a turn with the interpreter's lock.
-STRETCH_ROWS = 1_000
+STRETCH_ROWS = 2_000
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 60.0
 # When the service ends, the attempts that are left come quickly.

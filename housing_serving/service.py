@@ -26,8 +26,8 @@ FIRST_LOOK_SECONDS = 3.0
 LOG_FLUSH_SECONDS = 5.0
 TIDY_SECONDS = 10.0
 # How long a thread in the background may keep the interpreter from a request; Python's own value, 5 ms, is
-# several times what an answer takes.
-TURN_SECONDS = 0.0005
+# many times what an answer takes.
+TURN_SECONDS = 0.0001
 
 
 class Service:
