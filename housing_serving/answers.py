@@ -89,6 +89,10 @@ class AnswerColumns:
         """How many were added."""
         return len(self._request_ids)
 
+    def __len__(self) -> int:
+        """Their instances."""
+        return len(self._categories)
+
     def add(self, answer: Answer) -> None:
         """Add an answer whole or, with an error, not at all.
 

@@ -41,9 +41,9 @@ MAX_BUFFERED_ROWS = 200_000
 # Each takes some hundred bytes beside its rows.
 MAX_WAITING_ANSWERS = 20_000
 FILE_ROWS = 20_000
-# Answers are collected as often as this, or once so many wait.
+# Answers are collected as often as this, or once so many rows wait.
 COLLECT_SECONDS = 1.0
-COLLECT_ANSWERS = 4_000
+COLLECT_ROWS = 2_000
 # Many at a time cost less each; in between, others get a turn with the interpreter's lock.
 STRETCH_ROWS = 2_000
 FIRST_RETRY_SECONDS = 1.0
@@ -210,10 +210,13 @@ class PredictionLog:
         rows = len(answer.predictions.price)
         try:
             with self._lock:
-                waiting = self._waiting.answers
+                before = len(self._waiting)
                 if self._closed:
                     refused = SHUTDOWN
-                elif self._buffered_rows + rows > self._max_rows or waiting == MAX_WAITING_ANSWERS:
+                elif (
+                    self._buffered_rows + rows > self._max_rows
+                    or self._waiting.answers == MAX_WAITING_ANSWERS
+                ):
                     refused = BUFFER_FULL
                 else:
                     refused = None
@@ -224,7 +227,7 @@ class PredictionLog:
             return
         if refused is not None:
             self._drop(refused, rows)
-        elif waiting + 1 == COLLECT_ANSWERS:
+        elif before < COLLECT_ROWS <= before + rows:
             self._wake.set()
 
     def close(self, timeout_seconds: float) -> None:
