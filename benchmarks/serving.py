@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import pandas as pd
@@ -46,7 +45,7 @@ GOALS = {
     ServedModel.CHOSEN: {(EMPTY, 1, 16): "0.6", (EMPTY, 100, 16): "0.5"},
 }
 ONE_ROW_GOALS = {ServedModel.PUBLISHED: "at most 100", ServedModel.CHOSEN: "at most 150"}
-# Where the rate of the latency comes from.
+# The load whose half is the rate that latencies are measured at.
 LATENCY_BATCH, LATENCY_CONNECTIONS = 1, 16
 IN_PROCESS_CALLS = 2_000
 MEMORY_BATCH = 1_000
@@ -132,9 +131,8 @@ def measure(rows: pd.DataFrame, repeats: int, progress: Progress, scale: Serving
             expected = predict(pipeline, rows.head(batch))
             insist_on_right_answers(one.side, one.server, asked[:batch], expected)
         rates = _rates(started, scale, repeats, progress)
-        half = median(rates[ours.side.name, (LATENCY_BATCH, LATENCY_CONNECTIONS)]) / 2
         readings = [
-            *_latency(started, half, scale.latency_seconds, repeats, progress),
+            *_latency(started, scale, repeats, progress),
             *_memory(ours, asked, scale.predictions, progress),
             Reading("start to ready, s", [*start_seconds, ours.server.start_seconds], "below 2"),
             Reading("one row in process, microseconds", _in_process(files, rows, repeats), one_row_goal),
@@ -204,23 +202,37 @@ def _throughput(
 
 
 def _latency(
-    started: Sequence[Started], rate: float, seconds: float, repeats: int, progress: Progress
+    started: Sequence[Started], scale: ServingScale, repeats: int, progress: Progress
 ) -> list[Reading]:
-    """That of ours, and of the empty handler at the same rate: no service here could have a lower one."""
+    """That of ours at half of its most, and of the empty handler at the same rate: none here could be lower.
+
+    The most is found anew just before, for the speed of a machine changes within minutes.
+    """
     ours, empty = (next(one for one in started if one.side.name == name) for name in (OURS, EMPTY))
+    rates: list[float] = []
     found: dict[str, list[FloatArray]] = defaultdict(list)
-    for seed, one in itertools.product(range(repeats), (ours, empty)):
-        bodies = one.bodies[LATENCY_BATCH].read_bytes().splitlines()
-        times = latencies(one.server.port, one.side.path, bodies, rate=rate, seconds=seconds, seed=seed)
-        found[one.side.name].append(np.percentile(1_000 * times, [50, 99]))
-        middle, tail = found[one.side.name][-1]
-        progress(f"{rate:,.0f} requests/s: {one.side.name} median {middle:.2f} ms, p99 {tail:.2f} ms")
-    load = f"at {rate:,.0f} requests/s, half of the most, ms"
+    for seed in range(repeats):
+        rate = ours.requests_per_second(LATENCY_BATCH, LATENCY_CONNECTIONS, scale.load_seconds) / 2
+        rates.append(rate)
+        for one in (ours, empty):
+            bodies = one.bodies[LATENCY_BATCH].read_bytes().splitlines()
+            times = latencies(
+                one.server.port,
+                one.side.path,
+                bodies,
+                rate=rate,
+                seconds=scale.latency_seconds,
+                seed=seed,
+            )
+            found[one.side.name].append(np.percentile(1_000 * times, [50, 99]))
+            middle, tail = found[one.side.name][-1]
+            progress(f"{rate:,.0f} requests/s: {one.side.name} median {middle:.2f} ms, p99 {tail:.2f} ms")
     medians, tails = np.transpose(found[OURS]).tolist()
     _, least = np.transpose(found[EMPTY]).tolist()
     return [
-        Reading(f"median latency {load}", medians),
-        Reading(f"p99 latency {load}", tails, "below 5"),
+        Reading("half of the most requests/s just before", rates),
+        Reading("median latency at that rate, ms", medians),
+        Reading("p99 latency at that rate, ms", tails, "below 5"),
         Reading("p99 latency of the empty handler at that rate, ms", least),
     ]
 
