@@ -54,9 +54,10 @@ SERVING_ROWS = [
     ("", REFERENCE, ""),
 ]
 READINGS = [
-    "median latency",
-    "p99 latency",
-    "p99 latency of the empty handler",
+    "half of the most requests/s just before",
+    "median latency at that rate, ms",
+    "p99 latency at that rate, ms",
+    "p99 latency of the empty handler at that rate, ms",
     "resident after the load, MB",
     "resident after 20,000 predictions more, MB",
     "grown in the last four fifths of them, MB",
