@@ -256,6 +256,12 @@ def test_a_batch_has_the_instances_of_all_answers_in_their_order() -> None:
     np.testing.assert_array_equal(part.columns["latitude"], batch.columns["latitude"][2:5])
 
 
+def test_a_batch_of_no_answers_is_empty() -> None:
+    batch = batch_of()
+    assert len(batch) == 0
+    assert list(batch.by_day()) == []
+
+
 @pytest.mark.parametrize("wrong", ["longitude", "median_income", "ocean_proximity", "upper"])
 def test_an_answer_with_columns_of_different_lengths_is_not_added_by_half(wrong: str) -> None:
     broken = answered("b", 2)
