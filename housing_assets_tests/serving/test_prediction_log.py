@@ -346,6 +346,29 @@ def test_answers_that_make_no_sense_cost_no_others(tmp_path: Path, caplog: pytes
     assert messages == ["answers could not be logged", "prediction log drops rows"]
 
 
+@pytest.mark.parametrize("step", ["record_batch", "prediction_file"])
+def test_a_defect_costs_the_rows_it_met_and_no_later_ones(
+    tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sound = getattr(prediction_log, step)
+    defects = iter([ZeroDivisionError("a defect")])
+
+    def fails_once(*arguments: Any) -> Any:
+        for defect in defects:
+            raise defect
+        return sound(*arguments)
+
+    monkeypatch.setattr(prediction_log, step, fails_once)
+    with running(settings(tmp_path)) as (log, metrics):
+        log.record(answered("a", 3))
+        wait_for("the defect", lambda: log.status().dropped_rows == 3)
+        log.record(answered("b", 2))
+        wait_for("the later rows", lambda: log.status().written_rows == 2)
+    assert keys(rows_in(tmp_path)) == [("b", 0), ("b", 1)]
+    assert exposed(metrics)["prediction_log_dropped_rows_total{reason=broken}"] == 3
+    assert "a defect" in caplog.text
+
+
 def test_a_log_that_drops_is_unhealthy_until_it_was_calm_for_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
