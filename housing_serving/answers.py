@@ -94,7 +94,7 @@ class AnswerColumns:
         return len(self._categories)
 
     def add(self, answer: Answer) -> None:
-        """Add an answer whole or, with an error, not at all.
+        """Add an answer; nothing of it is added where this raises.
 
         Raises:
             KeyError: a feature is missing.

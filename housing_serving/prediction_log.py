@@ -308,8 +308,13 @@ class PredictionLog:
         self._turns.offer()
         try:
             converted = [(day, record_batch(part)) for day, part in batch.by_day()] if self._enabled else []
-        except Exception:  # others may be sound
-            self._give_up(len(batch))
+        except Exception:  # a row that makes no sense must not cost the others
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                self._take(batch.part(slice(middle)))
+                self._take(batch.part(slice(middle, None)))
+            else:
+                self._give_up(1)
             return
         self._turns.offer()
         self._metrics.observe_answers(batch)

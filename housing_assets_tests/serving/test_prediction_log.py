@@ -327,38 +327,40 @@ def test_a_log_that_never_started_counts_what_it_held(tmp_path: Path) -> None:
 def test_answers_that_make_no_sense_cost_no_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     log = PredictionLog(settings(tmp_path), metrics := Metrics())
     short = random_columns(3) | {"latitude": np.array([37.0])}
+    no_text = random_columns(2) | {"ocean_proximity": np.array([5, 6], dtype=object)}
     for recorded in (
         answered("a"),
         answered("no columns", 3, columns={}),
         answered("b"),
         answered("short", 3, columns=short),
+        answered("no text", 2, columns=no_text),
+        answered("c", 2),
     ):
         log.record(recorded)
     log.start()
-    wait_for("the sound ones", lambda: log.status().written_rows == 2)
+    wait_for("the sound ones", lambda: log.status().written_rows == 4)
     assert not log.status().healthy
     log.close(DEADLINE_SECONDS)
-    assert keys(rows_in(tmp_path)) == [("a", 0), ("b", 0)]
+    assert keys(rows_in(tmp_path)) == [("a", 0), ("b", 0), ("c", 0), ("c", 1)]
     found = exposed(metrics)
-    assert found["prediction_log_dropped_rows_total{reason=broken}"] == 6
-    assert found["predicted_price_dollars_count"] == 2
+    assert found["prediction_log_dropped_rows_total{reason=broken}"] == 8
+    assert found["predicted_price_dollars_count"] == 4
     messages = [record.getMessage() for record in caplog.records]
     assert messages == ["answers could not be logged", "prediction log drops rows"]
 
 
-@pytest.mark.parametrize("step", ["record_batch", "prediction_file"])
-def test_a_defect_costs_the_rows_it_met_and_no_later_ones(
-    tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_file_that_cannot_be_made_costs_no_later_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sound = getattr(prediction_log, step)
+    make_file = prediction_log.prediction_file
     defects = iter([ZeroDivisionError("a defect")])
 
-    def fails_once(*arguments: Any) -> Any:
+    def fails_once(*arguments: Any) -> PredictionFile:
         for defect in defects:
             raise defect
-        return sound(*arguments)
+        return make_file(*arguments)
 
-    monkeypatch.setattr(prediction_log, step, fails_once)
+    monkeypatch.setattr(prediction_log, "prediction_file", fails_once)
     with running(settings(tmp_path)) as (log, metrics):
         log.record(answered("a", 3))
         wait_for("the defect", lambda: log.status().dropped_rows == 3)
