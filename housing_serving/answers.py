@@ -84,11 +84,6 @@ class AnswerColumns:
         # Per instance.
         self._categories: list[str] = []
 
-    @property
-    def answers(self) -> int:
-        """How many were added."""
-        return len(self._request_ids)
-
     def __len__(self) -> int:
         """Their instances."""
         return len(self._categories)

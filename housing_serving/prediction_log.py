@@ -36,16 +36,13 @@ __all__ = ["Answer", "LogStatus", "PredictionLog"]
 
 logger = logging.getLogger(__name__)
 
-# Some 200 bytes a row once they are collected, 80 in a file.
+# Some 300 bytes a row while they wait to be collected, 200 after it, 80 in a file.
 MAX_BUFFERED_ROWS = 200_000
-# Each takes some hundred bytes beside its rows.
-MAX_WAITING_ANSWERS = 20_000
 FILE_ROWS = 20_000
-# Answers are collected as often as this, or once so many rows wait.
+# Answers are collected as often as this, or once so many rows wait, and so many at a time: more cost less
+# each, but take more memory and hold the interpreter's lock for longer.
 COLLECT_SECONDS = 1.0
 COLLECT_ROWS = 2_000
-# Many at a time cost less each; in between, others get a turn with the interpreter's lock.
-STRETCH_ROWS = 2_000
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 60.0
 # When the service ends, the attempts that are left come quickly.
@@ -175,7 +172,8 @@ class PredictionLog:
         self._file_rows = file_rows
         # Held for a few instructions, never while anything is waited for.
         self._lock = threading.Lock()
-        self._waiting = AnswerColumns()
+        # Only the last takes answers: once it has enough rows, another follows.
+        self._waiting = deque([AnswerColumns()])
         self._buffered_rows = 0
         self._written_rows = 0
         self._dropped_rows = 0
@@ -208,26 +206,26 @@ class PredictionLog:
     def record(self, answer: Answer) -> None:
         """Take an answer to be logged; never blocks, never raises."""
         rows = len(answer.predictions.price)
+        enough = False
         try:
             with self._lock:
-                before = len(self._waiting)
                 if self._closed:
                     refused = SHUTDOWN
-                elif (
-                    self._buffered_rows + rows > self._max_rows
-                    or self._waiting.answers == MAX_WAITING_ANSWERS
-                ):
+                elif self._buffered_rows + rows > self._max_rows:
                     refused = BUFFER_FULL
                 else:
                     refused = None
                     self._buffered_rows += rows
-                    self._waiting.add(answer)
+                    self._waiting[-1].add(answer)
+                    if len(self._waiting[-1]) >= COLLECT_ROWS:
+                        enough = True
+                        self._waiting.append(AnswerColumns())
         except Exception:  # an answer that makes no sense must cost neither its request nor other answers
             self._give_up(rows)
             return
         if refused is not None:
             self._drop(refused, rows)
-        elif before < COLLECT_ROWS <= before + rows:
+        elif enough:
             self._wake.set()
 
     def close(self, timeout_seconds: float) -> None:
@@ -293,13 +291,14 @@ class PredictionLog:
 
     def _collect(self) -> None:
         with self._lock:
-            waiting, self._waiting = self._waiting, AnswerColumns()
-        answers = waiting.batch()
-        for start in range(0, len(answers), STRETCH_ROWS):
-            self._take(answers.part(slice(start, start + STRETCH_ROWS)))
-            if self._batched_rows >= self._file_rows:
-                self._make_files()
-            self._turns.offer()
+            waiting, self._waiting = self._waiting, deque([AnswerColumns()])
+        while waiting:
+            answers = waiting.popleft().batch()
+            for start in range(0, len(answers), COLLECT_ROWS):
+                self._take(answers.part(slice(start, start + COLLECT_ROWS)))
+                if self._batched_rows >= self._file_rows:
+                    self._make_files()
+                self._turns.offer()
         with self._lock:
             buffered = self._buffered_rows
         self._metrics.log_buffered(buffered)

@@ -65,10 +65,14 @@ class Pricing:
             RequestValidationError: the body is not what the schema says.
         """
         canary = self._slot.canary
-        if canary is None:
-            priced, answer = await self._by_stable(body)
-            return Answered(priced, answer, None)
-        return await self._beside_canary(body, request_id, canary)
+        try:
+            if canary is None:
+                priced, answer = await self._by_stable(body)
+                return Answered(priced, answer, None)
+            return await self._beside_canary(body, request_id, canary)
+        finally:  # only now is its memory free
+            if len(body) > INLINE_BYTES:
+                self.memory_was_used = True
 
     def close(self) -> None:
         """Let what is being priced end."""
@@ -109,7 +113,6 @@ class Pricing:
         if len(body) <= _inline_bytes(model):
             priced = await self._batcher.price(parse(body).instances)
             return priced, response_body(priced)
-        self.memory_was_used = True
         return await _in_thread(self._threads, _parse_and_price, body, model)
 
     def _stable(self) -> LoadedModel:

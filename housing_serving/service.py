@@ -76,11 +76,15 @@ class Service:
             self.request_lines.flush()
 
     async def _tidy_up(self) -> None:
+        used_before = False
         while True:
             await asyncio.sleep(TIDY_SECONDS)
-            if self.pricing.memory_was_used or self.explaining.memory_was_used:
-                self.pricing.memory_was_used = self.explaining.memory_was_used = False
+            used = self.pricing.memory_was_used or self.explaining.memory_was_used
+            self.pricing.memory_was_used = self.explaining.memory_was_used = False
+            # And once more: by then, what waited for the log or was read slowly by its callers is free too.
+            if used or used_before:
                 await asyncio.to_thread(return_free_memory)
+            used_before = used
 
     def _drain_before_the_end(self) -> None:
         """On the first SIGTERM, announce the end for a while before the server begins it.

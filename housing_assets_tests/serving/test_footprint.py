@@ -4,11 +4,13 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
+from fastapi.testclient import TestClient
 
 from benchmarks.footprint import growth, resident_while_predicting
 from benchmarks.models import PUBLISHED_FOREST, exported, fitted
@@ -16,6 +18,12 @@ from benchmarks.processes import Command, Server, running
 from benchmarks.rows import training_rows
 from benchmarks.sides import records
 from housing_assets_tests.serving.bundles import INSTANCE, bundle_files, write_files
+from housing_serving import pricing
+from housing_serving import service as service_module
+from housing_serving.app import create_app
+from housing_serving.prediction import Priced
+from housing_serving.settings import ServingSettings
+from housing_serving.sources import LoadedModel
 
 # What only training needs, and what only a deployment with a bucket or a Weights & Biases key needs.
 TRAINING = {"dagster", "housing_assets", "mlflow", "onnx", "pandas", "pyarrow", "scipy", "sklearn"}
@@ -24,6 +32,7 @@ MEGABYTE = 1e6
 RESIDENT_MEGABYTES = 200
 BATCH = 1_000
 PREDICTIONS = 1_000_000
+DEADLINE_SECONDS = 60.0
 # A hundred bytes that every request leaves behind would be less than noise; twenty that every prediction
 # leaves behind are this much over the last four fifths.
 GROWTH_MEGABYTES = 16
@@ -89,3 +98,32 @@ def test_memory_is_small_and_flat_over_a_million_predictions(real_size: Server, 
 
     assert max(samples) / MEGABYTE < RESIDENT_MEGABYTES
     assert growth(samples) / MEGABYTE < GROWTH_MEGABYTES
+
+
+def test_memory_is_given_back_once_nothing_large_is_in_work_any_more(
+    bundle_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_work, go_on, given_back = threading.Event(), threading.Event(), threading.Semaphore(0)
+    monkeypatch.setattr(service_module, "TIDY_SECONDS", 0.01)
+    monkeypatch.setattr(service_module, "return_free_memory", given_back.release)
+    parse_and_price = pricing._parse_and_price
+
+    def first_waits(body: bytes, model: LoadedModel) -> tuple[Priced, bytes]:
+        if not in_work.is_set():
+            in_work.set()
+            assert go_on.wait(DEADLINE_SECONDS)
+        return parse_and_price(body, model)
+
+    monkeypatch.setattr(pricing, "_parse_and_price", first_waits)
+    large = {"instances": [INSTANCE] * BATCH}
+    with TestClient(create_app(ServingSettings(local_model_path=bundle_folder))) as client:
+        first = threading.Thread(target=client.post, args=("/api/v1/predict",), kwargs={"json": large})
+        first.start()
+        assert in_work.wait(DEADLINE_SECONDS)
+        assert client.post("/api/v1/predict", json=large).status_code == 200
+        # Twice for one that was answered, and no more while the other is in work.
+        assert all(given_back.acquire(timeout=DEADLINE_SECONDS) for _ in range(2))
+        assert not given_back.acquire(timeout=0.2)
+        go_on.set()
+        assert all(given_back.acquire(timeout=DEADLINE_SECONDS) for _ in range(2))
+        first.join(DEADLINE_SECONDS)

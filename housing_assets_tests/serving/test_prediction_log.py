@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from housing_assets_tests.scripted_http import ScriptedHandler, answer, lose_ans
 from housing_assets_tests.serving.bundles import columns_of, random_columns
 from housing_assets_tests.serving.test_metrics import batch_of, exposed
 from housing_serving import prediction_log
-from housing_serving.answers import AnswerColumns
+from housing_serving.answers import AnswerBatch, AnswerColumns
 from housing_serving.bundle import Predictions
 from housing_serving.features import NUMERIC_FEATURES
 from housing_serving.metrics import Metrics
@@ -275,7 +276,7 @@ def test_an_answer_with_columns_of_different_lengths_is_not_added_by_half(wrong:
     with pytest.raises(ValueError, match="different lengths"):
         columns.add(broken)
     columns.add(answered("c"))
-    assert columns.answers == 2
+    assert len(columns) == 3
     assert columns.batch().request_id.tolist() == ["a", "a", "c"]
 
 
@@ -300,12 +301,36 @@ def test_what_does_not_fit_is_dropped_and_counted(tmp_path: Path) -> None:
     assert (log.status().written_rows, log.status().dropped_rows) == (20, 1001)
 
 
-def test_answers_that_are_not_yet_collected_are_bounded_too(tmp_path: Path) -> None:
+def test_answers_that_wait_take_little_memory_and_are_converted_some_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    batch = AnswerColumns.batch
+
+    def counted(columns: AnswerColumns) -> AnswerBatch:
+        sizes.append(len(columns))
+        return batch(columns)
+
+    monkeypatch.setattr(AnswerColumns, "batch", counted)
+    one, many = answered("a"), prediction_log.COLLECT_ROWS
     log = PredictionLog(settings(tmp_path), Metrics())
-    one = answered("a")
-    for _ in range(prediction_log.MAX_WAITING_ANSWERS + 7):
-        log.record(one)
-    assert log.status().dropped_rows == 7
+    tracemalloc.start()
+    try:
+        for number in range(3 * many - 7):
+            log.record(one._replace(request_id=f"{number:036d}"))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken / (3 * many) < 400
+    log.record(answered("large", 20))
+    log.record(answered("last"))
+    log.start()
+    log.close(DEADLINE_SECONDS)
+
+    assert sizes[:4] == [many, many, many + 13, 1]
+    written = keys(rows_in(tmp_path))
+    assert len(set(written)) == len(written) == 3 * many + 14
+    assert written[-21:] == [*(("large", number) for number in range(20)), ("last", 0)]
 
 
 def test_what_comes_after_the_end_is_dropped_and_counted(tmp_path: Path) -> None:
