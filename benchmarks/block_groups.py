@@ -41,15 +41,15 @@ def block_groups(rows: int, number: int = 0, seed: int = SEED) -> pd.DataFrame:
     frame = base.copy()
     size = np.exp(random.normal(0, 0.3, len(frame)))
     for name in ("total_rooms", "population", "households"):
-        frame[name] = _within(name, np.round(base[name] * size))
+        frame[name] = _within(name, (base[name] * size).round())
     for name in ("longitude", "latitude"):
         shift = random.uniform(-MOVED_DEGREES, MOVED_DEGREES, len(frame))
-        frame[name] = _within(name, np.round(base[name] + shift, 4))
-    bedrooms = np.round(base["total_bedrooms"] * frame["total_rooms"] / base["total_rooms"])
+        frame[name] = _within(name, (base[name] + shift).round(4))
+    bedrooms = (base["total_bedrooms"] * frame["total_rooms"] / base["total_rooms"]).round()
     varied_income, varied_price = _variations(frame)
     frame["total_bedrooms"] = _within("total_bedrooms", bedrooms)
-    frame["median_income"] = _within("median_income", np.round(base["median_income"] * varied_income, 4))
-    price = np.round(base[TARGET] * varied_price, -2).clip(upper=PRICE_CAP)
+    frame["median_income"] = _within("median_income", (base["median_income"] * varied_income).round(4))
+    price = (base[TARGET] * varied_price).round(-2).clip(upper=PRICE_CAP)
     frame[TARGET] = price.where(base[TARGET] < PRICE_CAP, PRICE_CAP)
     return pd.concat([frame, frame.head(copies)], ignore_index=True)[list(SOURCE_COLUMNS)]
 

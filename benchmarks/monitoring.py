@@ -124,7 +124,7 @@ def main(home: Path) -> dict[str, float]:
     from housing_assets.deployments import build_resources  # noqa: PLC0415
     from housing_assets.settings import Settings  # noqa: PLC0415
 
-    settings = Settings(_env_file=None).model_copy(update={"home": home, "mlflow_model_name": MODEL})  # type: ignore[call-arg]
+    settings = Settings(_env_file=None).model_copy(update={"home": home, "mlflow_model_name": MODEL})
     result = dg.materialize(
         [prediction_log, drift_report], partition_key=str(DAY), resources=build_resources(settings)
     )

@@ -7,6 +7,7 @@ would leave nothing for a second one. The clock starts when every process is rea
 import multiprocessing
 import os
 from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +32,8 @@ GOAL = "1.6"
 def measure(rows: pd.DataFrame, repeats: int, progress: Progress, *, trials: int = 16) -> list[Figure]:
     """Seconds of the search by two processes and by one, with another seed in every repeat."""
     folds = prepare_folds(rows.head(ROWS), FOLDS)
-    ours, theirs = [], []
+    ours: list[float] = []
+    theirs: list[float] = []
     for seed in range(repeats):
         for processes, seconds in ((PROCESSES, ours), (1, theirs)):
             seconds.append(_seconds(folds, trials, seed, processes))
@@ -49,12 +51,17 @@ def _seconds(folds: Sequence[Fold], trials: int, seed: int, processes: int) -> f
         study = (folds, trials, seed, Path(folder))
         workers = [start_child(_work, one, ready, *study) for one in processors[:processes]]
         ready.wait()
-        seconds, _ = timed(lambda: [worker.join() for worker in workers])
+        seconds, _ = timed(lambda: _join(workers))
         if any(worker.exitcode for worker in workers):
             raise MeasurementRefused("a process of the sweep failed")
         if len(list(Path(folder).iterdir())) != 1:
             raise MeasurementRefused("the processes did not work on one study")
     return seconds
+
+
+def _join(workers: Sequence[BaseProcess]) -> None:
+    for worker in workers:
+        worker.join()
 
 
 def _work(

@@ -61,10 +61,12 @@ def comparison_table(title: str, comparison: Comparison, note: str, *, published
     shown = PUBLISHED if published else ()
     for one in shown:
         table.add_column(f"published: {one.model}", justify="right")
-    for row in comparison.table.itertuples():
-        sides = (readable(row.ours), readable(row.published_forest))
-        known = row.figure in comparison.ratios
-        ratio = (f"{row.ratio:.3f}", f"{row.low:.3f} to {row.high:.3f}") if known else ("", "")
-        scores = [getattr(one, row.figure) for one in shown]
-        table.add_row(row.figure, *sides, *ratio, *("" if one is None else readable(one) for one in scores))
+    for row in comparison.table.to_dict("records"):
+        sides = (readable(row["ours"]), readable(row["published_forest"]))
+        known = row["figure"] in comparison.ratios
+        ratio = (f"{row['ratio']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}") if known else ("", "")
+        scores = [getattr(one, row["figure"]) for one in shown]
+        table.add_row(
+            row["figure"], *sides, *ratio, *("" if one is None else readable(one) for one in scores)
+        )
     return table
