@@ -41,6 +41,8 @@ from housing_assets.sources import PACKAGED_LOCATION
 
 QUICK_ROWS = 200
 QUICK_REPEATS = 1
+# In a file or a pipe, where rich would take 80 columns and crop words.
+FILE_WIDTH = 120
 
 Measure = Callable[[int, Progress], list[Figure]]
 
@@ -208,8 +210,11 @@ def main(
 
 
 def _report(folder: Path | None, quick: bool, benchmark: str, tables: list[Table]) -> None:
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = FILE_WIDTH
     for table in tables:
-        Console().print(table)
+        console.print(table)
     if folder is not None:
         results.save(folder, benchmark, tables, quick=quick)
 
