@@ -3,6 +3,7 @@
 With `HOUSING_UPDATE_IMAGES=1` the pictures become those of the documentation.
 """
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 from playwright.sync_api import Locator, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from housing_assets_tests.running_stack import Stack, wait_for
 from housing_assets_tests.stack.conftest import ASSETS, SNAPSHOTS, DisturbedBackfill, updates_images
@@ -156,8 +158,17 @@ def test_a_sensor_is_turned_on_and_says_in_its_tick_why_it_did_nothing(
     switch.click()
     expect(switch.get_by_role("checkbox")).to_be_checked()
     tick = page.locator("tr").filter(has_text="View logs").first
-    tick.get_by_text("0 runs requested").first.hover()
-    expect(page.get_by_text("new snapshots cannot be seen at the packaged table")).to_be_visible()
+    reason = page.get_by_text("new snapshots cannot be seen at the packaged table")
+
+    def is_told_by_pointing_at_the_tick() -> bool:
+        # The page refreshes itself, and takes what the pointer has opened away with it.
+        page.mouse.move(0, 0)
+        tick.get_by_text("0 runs requested").first.hover()
+        with contextlib.suppress(PlaywrightTimeoutError):
+            reason.wait_for(timeout=2_000)
+        return reason.is_visible()
+
+    wait_for("the reason", is_told_by_pointing_at_the_tick, 60)
     switch.click()
     expect(switch.get_by_role("checkbox")).not_to_be_checked()
 
